@@ -1,0 +1,140 @@
+"""Freezing by the gradient: the flag (``requires_grad``) and the thrown-away gradient (``grad_none``).
+
+This is also the register of which parameter is held by which handles, in whichever way. It knows
+parameters by identity and keeps none alive. What was there before the first handle took hold returns when
+the last one that needs it changed lets go, so handles may overlap and be released in any order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakTensorKeyDictionary
+
+How = Literal["requires_grad", "grad_none", "lr_zero"]
+
+_UNTOUCHED = object()  # told apart from None, which is a gradient that was not there
+
+
+@dataclass
+class _Hold:
+    """What the active handles hold of one parameter, and what was there before them."""
+
+    handles: dict[object, How] = field(default_factory=dict)
+    """From each handle's token to its way of freezing, oldest first."""
+    requires_grad: bool = True
+    grad: Any = _UNTOUCHED
+    hook: RemovableHandle | None = None
+
+    def has(self, *ways: How) -> bool:
+        return any(how in ways for how in self.handles.values())
+
+
+_holds: Any = WeakTensorKeyDictionary()  # parameter -> _Hold
+_step_hook: RemovableHandle | None = None
+
+
+def how_frozen(parameter: torch.Tensor) -> How | None:
+    """How the newest active `freeze` that holds a parameter froze it.
+
+    Parameters
+    ----------
+    parameter
+        Any tensor; identity decides.
+
+    Returns
+    -------
+    str or None
+        ``"requires_grad"``, ``"grad_none"`` or ``"lr_zero"``; None when no active handle holds it. The
+        parameter's own flag is not looked at.
+    """
+    hold: _Hold | None = _holds.get(parameter)
+    return None if hold is None else list(hold.handles.values())[-1]
+
+
+def hold(parameters: Iterable[torch.Tensor], token: object, how: How, *, clear_grad: bool) -> None:
+    """Hold parameters for the handle that `token` stands for."""
+    for parameter in parameters:
+        held: _Hold = _holds.setdefault(parameter, _Hold())
+        if how == "requires_grad" and not held.has(how):
+            held.requires_grad = parameter.requires_grad
+        held.handles[token] = how
+        if how == "requires_grad":
+            parameter.requires_grad = False
+        if how == "grad_none" or (how == "requires_grad" and clear_grad):
+            if held.grad is _UNTOUCHED:
+                held.grad = parameter.grad
+            parameter.grad = None
+        _sync_parameter_hook(parameter, held)
+    _sync_step_hook()
+
+
+def release(parameters: Iterable[torch.Tensor], token: object) -> None:
+    """Let go of parameters; what no other handle needs changed is put back. Harmless when not held."""
+    for parameter in parameters:
+        held: _Hold | None = _holds.get(parameter)
+        if held is None or token not in held.handles:
+            continue
+        how = held.handles.pop(token)
+        if how == "requires_grad" and not held.has(how):
+            parameter.requires_grad = held.requires_grad
+        if held.grad is not _UNTOUCHED and not held.has("requires_grad", "grad_none"):
+            _put_back(parameter, held.grad)
+            held.grad = _UNTOUCHED
+        _sync_parameter_hook(parameter, held)
+        if not held.handles:
+            del _holds[parameter]
+    _sync_step_hook()
+
+
+def _put_back(parameter: torch.Tensor, grad: torch.Tensor | None) -> None:
+    try:
+        parameter.grad = grad
+    except RuntimeError:  # the model was moved or cast meanwhile, and its gradients would have been too
+        assert grad is not None
+        parameter.grad = grad.to(parameter) if grad.shape == parameter.shape else None
+
+
+def _sync_parameter_hook(parameter: torch.Tensor, held: _Hold) -> None:
+    """Throw the gradient away as soon as it is there, which also works inside a closure.
+
+    A tensor takes such a hook only while its flag is True; while it is False no gradient comes.
+    """
+    if not held.has("grad_none"):
+        if held.hook is not None:
+            held.hook.remove()
+            held.hook = None
+    elif held.hook is None and parameter.requires_grad:
+        held.hook = parameter.register_post_accumulate_grad_hook(_throw_away)
+
+
+def _throw_away(parameter: torch.Tensor) -> None:
+    parameter.grad = None
+
+
+def _sync_step_hook() -> None:
+    """Have every optimizer look once more before it steps, for as long as a gradient is thrown away.
+
+    DistributedDataParallel writes its averaged gradient, here zeros, after the parameter's own hook ran; with
+    momentum or weight decay those zeros would move the parameter.
+    """
+    global _step_hook
+    needed = any(held.has("grad_none") for held in _holds.values())
+    if needed and _step_hook is None:
+        _step_hook = register_optimizer_step_pre_hook(_before_step)
+    elif not needed and _step_hook is not None:
+        _step_hook.remove()
+        _step_hook = None
+
+
+def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            held: _Hold | None = _holds.get(parameter)
+            if held is not None and held.has("grad_none"):
+                parameter.grad = None
