@@ -1,0 +1,238 @@
+"""Why a parameter moves or stays in one optimizer step, found by counterfactual steps on clones.
+
+Asked when the gradients are there and the optimizer has not stepped yet. The answer names the bits that the
+step must give; `Verdict.holds` compares them with what the real step gave. Where they differ, or the step
+cannot be replayed, the reason is `Reason.UNKNOWN`, never a guess.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from layerlab.compare import as_real, grad_state, same_bits
+from layerlab.record import Parts, Reason
+from layerlab.replay import Sample, Without, step_without, widen
+
+SAMPLE = 4096
+"""Elements replayed of a larger tensor: enough for a cause, cheap beside the step itself."""
+
+_NO_GRADIENT = Without(gradient=True)
+_NO_DECAY = Without(gradient=True, weight_decay=True)
+_NOTHING = Without(gradient=True, weight_decay=True, state=True)
+
+
+@dataclass(eq=False, slots=True)
+class Verdict:
+    """The reason found for one parameter, with the evidence.
+
+    ``gradient``, ``momentum`` and ``weight_decay`` are the parts of Δ as double-precision tensors over the
+    sampled elements; they telescope, so their sum is Δ to double rounding.
+    """
+
+    sample: Sample
+    reason: Reason
+    expected: Tensor | None = None
+    """The sampled elements after an unmodified replay."""
+    gradient: Tensor | None = None
+    momentum: Tensor | None = None
+    weight_decay: Tensor | None = None
+    idle_rows: bool = False
+    """Some sampled elements with a zero gradient move: worth counting the rows of the whole tensor."""
+
+    def holds(self, before: Tensor, after: Tensor) -> bool:
+        """Whether the real step gave, bit for bit, what the unmodified replay gave."""
+        expected = self.expected if self.expected is not None else self.sample.of(before)
+        return same_bits(self.sample.of(after), expected)
+
+    def parts(self) -> Parts | None:
+        """The parts' norms, or None where nothing was replayed."""
+        if self.gradient is None or self.momentum is None or self.weight_decay is None:
+            return None
+        pieces = [as_real(p) for p in (self.gradient, self.momentum, self.weight_decay)]
+        total = pieces[0] + pieces[1] + pieces[2]
+        norms = [float(torch.linalg.vector_norm(p)) for p in pieces]
+        scale = norms[0] * float(torch.linalg.vector_norm(total))
+        agreement = float((pieces[0] * total).sum()) / scale if scale else 0.0
+        shape = self.sample.parameter.shape
+        return Parts(norms[0], norms[1], norms[2], agreement, self.gradient.numel(), shape.numel())
+
+
+class Explainer:
+    """Finds the reasons for the steps of one optimizer.
+
+    Parameters
+    ----------
+    optimizer
+        Any optimizer with PyTorch's interface.
+    elements
+        How many elements of a larger tensor to replay; None replays every tensor whole. A sample is only
+        trusted where the optimizer works element by element, which is tried out first; otherwise (Muon,
+        Adafactor, LARS) tensors are replayed whole.
+    """
+
+    def __init__(self, optimizer: Optimizer, elements: int | None = SAMPLE) -> None:
+        # Weak: the explainer outlives a watch's hooks, and must not keep the optimizer alive.
+        self._optimizer = weakref.ref(optimizer)
+        self._elements = elements
+        self._elementwise: bool | None = None
+
+    def explain(self, parameters: Sequence[Tensor]) -> tuple[dict[int, Verdict], str]:
+        """Explain the step that is about to happen, for parameters that have a gradient.
+
+        Parameters
+        ----------
+        parameters
+            Members of the optimizer's groups whose ``grad`` is not None.
+
+        Returns
+        -------
+        verdicts, error
+            A verdict for every parameter, by ``id``, and why the step could not be replayed (empty if it
+            could).
+        """
+        optimizer = self._optimizer()
+        if optimizer is None or not parameters:
+            return {}, ""
+        try:
+            samples = [self._sample(optimizer, p) for p in parameters]
+            verdicts = _verdicts(optimizer, samples)
+            # What a sample cannot settle (it stays, or not by its gradient) is asked of the whole.
+            settled = (Reason.GRADIENT, Reason.LR_ZERO)
+            doubtful = [v.sample for v in verdicts if v.sample.block and v.reason not in settled]
+            if doubtful:
+                verdicts += _verdicts(optimizer, [Sample(s.parameter) for s in doubtful])
+            return {id(v.sample.parameter): v for v in verdicts}, ""
+        except Exception as error:
+            unknown = {id(p): Verdict(Sample(p), Reason.UNKNOWN) for p in parameters}
+            return unknown, f"{type(error).__name__}: {error}"
+
+    def distrust_samples(self) -> None:
+        """Replay every tensor whole from now on: a sample's replay was not what the step gave."""
+        self._elementwise = False
+
+    def _sample(self, optimizer: Optimizer, parameter: Tensor) -> Sample:
+        gradient = parameter.grad
+        if (
+            self._elements is None
+            or gradient is None
+            or gradient.is_sparse
+            or parameter.numel() <= self._elements
+            or self._elementwise is False
+        ):
+            return Sample(parameter)
+        size = self._elements
+        sample = Sample(parameter, slice(0, size))
+        if not sample.of(gradient).any():  # look for a run that has a gradient, as in an embedding
+            flat = Sample(parameter, slice(None)).of(gradient)
+            start = min(int(flat.abs().argmax()) // 64 * 64, max(parameter.numel() - size, 0))
+            sample = Sample(parameter, slice(start, start + size))
+        if self._elementwise is None:
+            self._elementwise = _is_elementwise(optimizer, sample)
+        return sample if self._elementwise else Sample(parameter)
+
+
+def _is_elementwise(optimizer: Optimizer, sample: Sample) -> bool:
+    """Whether stepping a sample gives the same bits as sampling the stepped whole."""
+    whole = step_without(optimizer, [Sample(sample.parameter)])[0]
+    try:
+        part = step_without(optimizer, [sample])[0]
+    except Exception:  # an optimizer that needs the tensor's own shape
+        return False
+    return same_bits(sample.of(whole), part)
+
+
+def _verdicts(optimizer: Optimizer, samples: list[Sample]) -> list[Verdict]:
+    """Replay, then take away the gradient, weight decay and stored state in turn."""
+    before = [s.of(s.parameter) for s in samples]
+    full = step_without(optimizer, samples)
+
+    nonzero = [grad_state(_sampled_grad(s))[0] != "zero" for s in samples]
+    no_gradient = _where(nonzero, optimizer, samples, _NO_GRADIENT, otherwise=full)
+
+    still_moves = [not same_bits(a, b) for a, b in zip(no_gradient, before, strict=True)]
+    no_decay = _where(still_moves, optimizer, samples, _NO_DECAY, otherwise=no_gradient)
+
+    by_state = [not same_bits(a, b) for a, b in zip(no_decay, before, strict=True)]
+    nothing = _where(by_state, optimizer, samples, _NOTHING, otherwise=before)
+
+    verdicts = []
+    for i, sample in enumerate(samples):
+        start, end, zero, plain, bare = (
+            widen(t) for t in (before[i], full[i], no_gradient[i], no_decay[i], nothing[i])
+        )
+        # What moves it with none of the three is decay under another name (ASGD's lambd).
+        momentum, decay = plain - bare, (zero - plain) + (bare - start)
+        if same_bits(full[i], before[i]):
+            reason = _why_it_stays(optimizer, sample, nonzero[i])
+        elif nonzero[i] and not same_bits(full[i], no_gradient[i]):
+            reason = Reason.GRADIENT
+        else:
+            reason = _larger(momentum, decay)
+        idle = _idle_moves(sample, full[i], before[i])
+        verdicts.append(Verdict(sample, reason, full[i], end - zero, momentum, decay, idle))
+    return verdicts
+
+
+def _where(
+    chosen: list[bool], optimizer: Optimizer, samples: list[Sample], without: Without, otherwise: list[Tensor]
+) -> list[Tensor]:
+    """Step the chosen samples with something taken away; the others keep ``otherwise``."""
+    stepped = list(otherwise)
+    picked = [i for i, choose in enumerate(chosen) if choose]
+    if picked:
+        for i, value in zip(
+            picked, step_without(optimizer, [samples[i] for i in picked], without), strict=True
+        ):
+            stepped[i] = value
+    return stepped
+
+
+def _sampled_grad(sample: Sample) -> Tensor:
+    gradient = sample.parameter.grad
+    assert gradient is not None  # `step_without` refuses a parameter without a gradient
+    return gradient if gradient.is_sparse else sample.of(gradient)
+
+
+def _larger(momentum: Tensor, weight_decay: Tensor) -> Reason:
+    sizes = [float(torch.linalg.vector_norm(as_real(t))) for t in (momentum, weight_decay)]
+    if not sizes[0] and not sizes[1]:
+        return Reason.UNKNOWN
+    return Reason.MOMENTUM if sizes[0] >= sizes[1] else Reason.WEIGHT_DECAY
+
+
+def _why_it_stays(optimizer: Optimizer, sample: Sample, nonzero: bool) -> Reason:
+    """Tell an update that is zero from one that is too small to show."""
+    if _skipped(optimizer):
+        return Reason.SKIPPED
+    if _lr(optimizer, sample.parameter) == 0:
+        return Reason.LR_ZERO
+    wide = step_without(optimizer, [sample], double=True)[0]
+    from_zero = step_without(optimizer, [sample], double=True, at_zero=True)[0]
+    if from_zero.any() or not torch.equal(wide, widen(sample.of(sample.parameter))):
+        return Reason.BELOW_RESOLUTION
+    return Reason.UNKNOWN if nonzero else Reason.ZERO_GRADIENT
+
+
+def _skipped(optimizer: Optimizer) -> bool:
+    """Whether a gradient scaler told a fused optimizer to skip this step (it found inf or NaN)."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, Tensor) and bool(found.any())
+
+
+def _lr(optimizer: Optimizer, parameter: Tensor) -> float | None:
+    for group in optimizer.param_groups:
+        if any(p is parameter for p in group["params"]):
+            return float(group["lr"]) if "lr" in group else None
+    return None
+
+
+def _idle_moves(sample: Sample, after: Tensor, before: Tensor) -> bool:
+    """Whether an element with a zero gradient moves while others have a gradient."""
+    gradient = _sampled_grad(sample)
+    return not gradient.is_sparse and bool(((gradient == 0) & (after != before)).any())

@@ -1,0 +1,125 @@
+"""What is wrong with how a model, its flags and its optimizers are put together, seen at any moment.
+
+Rules over a single step's record are in `layerlab.alarms`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from layerlab.alarms import path
+from layerlab.names import Named
+from layerlab.record import Alarm
+
+
+def wiring_alarms(
+    model: nn.Module,
+    parameters: Sequence[Named],
+    optimizers: Sequence[Optimizer],
+    step: int,
+    gone: Mapping[int, tuple[Tensor, str]],
+) -> list[Alarm]:
+    """Look for flags that do nothing and for optimizers that hold the wrong tensors.
+
+    Parameters
+    ----------
+    model, optimizers
+        As given to ``watch``.
+    parameters
+        The model's parameters of now.
+    step
+        The index of the coming step, or −1 before any.
+    gone
+        Tensors that the model had earlier and has no longer, by ``id``, with the names they had.
+    """
+    return [
+        *_flags_on_modules(model, step),
+        *_misspelt_flags(parameters, step),
+        *_empty_groups(optimizers, step),
+        *_foreign_tensors(parameters, optimizers, step, gone),
+    ]
+
+
+def _flags_on_modules(model: nn.Module, step: int) -> Iterator[Alarm]:
+    for name, module in model.named_modules():
+        # nn.Module has a method ``requires_grad_`` but no attribute ``requires_grad``: this one is inert.
+        if "requires_grad" in vars(module):
+            flag = vars(module)["requires_grad"]
+            where = path(name) if name else "model"
+            yield Alarm(
+                "flag-on-module", "alarm", name or type(module).__name__, step,
+                f"{where}.requires_grad = {flag} does nothing",
+                "a module has no such flag: this made a plain attribute, and its parameters kept theirs",
+                f"{where}.requires_grad_({flag})",
+            )  # fmt: skip
+
+
+def _misspelt_flags(parameters: Sequence[Named], step: int) -> Iterator[Alarm]:
+    for named in parameters:
+        for attribute in getattr(named.tensor, "__dict__", {}):
+            if difflib.get_close_matches(attribute, ["requires_grad"], cutoff=0.85):
+                value = vars(named.tensor)[attribute]
+                yield Alarm(
+                    "misspelt-flag", "alarm", named.name, step,
+                    f"{path(named.name)}.{attribute} = {value} does nothing",
+                    f"the flag is called requires_grad; {attribute!r} made a plain attribute",
+                    f"{path(named.name)}.requires_grad = {value}",
+                )  # fmt: skip
+
+
+def _empty_groups(optimizers: Sequence[Optimizer], step: int) -> Iterator[Alarm]:
+    for index, optimizer in enumerate(optimizers):
+        for group, options in enumerate(optimizer.param_groups):
+            if not options["params"]:
+                yield Alarm(
+                    "empty-group", "alarm", f"optimizer {index}, group {group}", step,
+                    "a parameter group with no parameters",
+                    "a generator such as filter(…) gives its parameters once: it was used up before the "
+                    "optimizer read it",
+                    "params = list(filter(lambda p: p.requires_grad, model.parameters()))"
+                    "  # a list can be read twice",
+                )  # fmt: skip
+
+
+def _foreign_tensors(
+    parameters: Sequence[Named],
+    optimizers: Sequence[Optimizer],
+    step: int,
+    gone: Mapping[int, tuple[Tensor, str]],
+) -> Iterator[Alarm]:
+    own = {id(n.tensor) for n in parameters}
+    held = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}
+    unheld = [n for n in parameters if id(n.tensor) not in held and n.tensor.requires_grad]
+    for index, optimizer in enumerate(optimizers):
+        members = [p for g in optimizer.param_groups for p in g["params"]]
+        foreign = [p for p in members if id(p) not in own]
+        # An optimizer of another model (a GAN's other half) is no concern of this one, unless it should be.
+        if foreign and (unheld or any(id(p) in gone for p in foreign)):
+            yield _layer_replaced(index, optimizer, foreign, unheld, step, gone)
+
+
+def _layer_replaced(
+    index: int,
+    optimizer: Optimizer,
+    foreign: list[Tensor],
+    unheld: list[Named],
+    step: int,
+    gone: Mapping[int, tuple[Tensor, str]],
+) -> Alarm:
+    names = [gone[id(p)][1] for p in foreign if id(p) in gone]
+    told = {id(p): n for g in optimizer.param_groups for p, n in zip(g["params"], g.get("param_names", ()))}  # noqa: B905
+    names = names or [told[id(p)] for p in foreign if id(p) in told]
+    what = ", ".join(names) if names else f"{len(foreign)} tensor{'s' * (len(foreign) != 1)}"
+    where = names[0].rpartition(".")[0] if names else ""
+    new = ", ".join(n.name for n in unheld) or "none"
+    return Alarm(
+        "layer-replaced", "alarm", where or f"optimizer {index}", step,
+        f"optimizer {index} ({type(optimizer).__name__}) holds {what} that the model no longer has",
+        f"a layer was replaced after the optimizer was built; trainable and in no optimizer: {new}",
+        f"optimizer = torch.optim.{type(optimizer).__name__}(model.parameters(), ...)"
+        "  # build it after the last change to the model",
+    )  # fmt: skip
