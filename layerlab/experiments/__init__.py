@@ -1,0 +1,1 @@
+"""The source documents' experiments as plain functions that return plain data."""
