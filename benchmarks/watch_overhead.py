@@ -35,11 +35,11 @@ def main() -> None:
 
     torch.manual_seed(0)
     net = torchvision.models.resnet18()
+    optimizer: torch.optim.Optimizer
     if options.optimizer == "sgd":
-        make = lambda: torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4)  # noqa: E731
+        optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4)
     else:
-        make = lambda: torch.optim.Adam(net.parameters(), 1e-3)  # noqa: E731
-    optimizer = make()
+        optimizer = torch.optim.Adam(net.parameters(), 1e-3)
     images, labels = torch.randn(16, 3, 224, 224), torch.randint(0, 1000, (16,))
 
     def forward_and_backward() -> None:

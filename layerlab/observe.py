@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerlab.compare import Change, as_real, copy_of, grad_state
+from layerlab.compare import Change, as_real, copy_of, grad_state, one_thread
 from layerlab.freezing import batchnorm_choice, how_frozen
 from layerlab.keeping import Values
 from layerlab.reasons import Explainer, Verdict
@@ -85,15 +85,16 @@ class Observer:
         """Read gradients, flags and groups, and explain the step that is about to happen."""
         for watched, name in self.snapshot.sync():
             self.gone[id(watched.tensor)] = (watched.tensor, name)
-        self.snapshot.note_outside_edits()
         stepping = self.position(optimizer)
         groups = self._memberships(stepping)
         some_learn = self._some_learn()
-        self._facts = {
-            id(w.tensor): self._read(w, groups.get(id(w.tensor)), some_learn)
-            for w in self.snapshot
-            if w.is_parameter
-        }
+        with one_thread():
+            self.snapshot.note_outside_edits()
+            self._facts = {
+                id(w.tensor): self._read(w, groups.get(id(w.tensor)), some_learn)
+                for w in self.snapshot
+                if w.is_parameter
+            }
         stepped = [
             w.tensor
             for w in self.snapshot
@@ -118,18 +119,19 @@ class Observer:
         tensors: dict[str, TensorStep] = {}
         kept: dict[str, Values] = {}
         frozen_parts = self._frozen_modules()
-        for watched in self.snapshot:
-            keep = wants(step, watched.info.numel)
-            before = copy_of(watched.shadow) if keep else None
-            facts = self._facts.get(id(watched.tensor))
-            if facts is None:
-                record = self._buffer(watched, frozen_parts.get(id(watched.tensor)))
-            else:
-                record = self._parameter(watched, facts, stepping)
-            tensors[watched.info.name] = record
-            if before is not None:
-                kept[watched.info.name] = self._values(watched, before, record)
-            watched.remember_grad()
+        with one_thread():
+            for watched in self.snapshot:
+                keep = wants(step, watched.info.numel)
+                before = copy_of(watched.shadow) if keep else None
+                facts = self._facts.get(id(watched.tensor))
+                if facts is None:
+                    record = self._buffer(watched, frozen_parts.get(id(watched.tensor)))
+                else:
+                    record = self._parameter(watched, facts, stepping)
+                tensors[watched.info.name] = record
+                if before is not None:
+                    kept[watched.info.name] = self._values(watched, before, record)
+                watched.remember_grad()
         self._facts, self._verdicts, self.looked = {}, {}, False
         return tensors, kept
 

@@ -161,6 +161,10 @@ def _verdicts(optimizer: Optimizer, samples: list[Sample]) -> list[Verdict]:
     by_state = [not same_bits(a, b) for a, b in zip(no_decay, before, strict=True)]
     nothing = _where(by_state, optimizer, samples, _NOTHING, otherwise=before)
 
+    stays = [i for i in range(len(samples)) if same_bits(full[i], before[i])]
+    why = _why_they_stay(optimizer, [samples[i] for i in stays], [nonzero[i] for i in stays])
+    stayed = dict(zip(stays, why, strict=True))
+
     verdicts = []
     for i, sample in enumerate(samples):
         start, end, zero, plain, bare = (
@@ -168,8 +172,8 @@ def _verdicts(optimizer: Optimizer, samples: list[Sample]) -> list[Verdict]:
         )
         # What moves it with none of the three is decay under another name (ASGD's lambd).
         momentum, decay = plain - bare, (zero - plain) + (bare - start)
-        if same_bits(full[i], before[i]):
-            reason = _why_it_stays(optimizer, sample, nonzero[i])
+        if i in stayed:
+            reason = stayed[i]
         elif nonzero[i] and not same_bits(full[i], no_gradient[i]):
             reason = Reason.GRADIENT
         else:
@@ -206,17 +210,26 @@ def _larger(momentum: Tensor, weight_decay: Tensor) -> Reason:
     return Reason.MOMENTUM if sizes[0] >= sizes[1] else Reason.WEIGHT_DECAY
 
 
-def _why_it_stays(optimizer: Optimizer, sample: Sample, nonzero: bool) -> Reason:
-    """Tell an update that is zero from one that is too small to show."""
+def _why_they_stay(optimizer: Optimizer, samples: list[Sample], nonzero: list[bool]) -> list[Reason]:
+    """Tell lr = 0, an update too small to show and an update of zero apart, by stepping without each."""
     if _skipped(optimizer):
-        return Reason.SKIPPED
-    if _lr(optimizer, sample.parameter) == 0:
-        return Reason.LR_ZERO
-    wide = step_without(optimizer, [sample], double=True)[0]
-    from_zero = step_without(optimizer, [sample], double=True, at_zero=True)[0]
-    if from_zero.any() or not torch.equal(wide, widen(sample.of(sample.parameter))):
-        return Reason.BELOW_RESOLUTION
-    return Reason.UNKNOWN if nonzero else Reason.ZERO_GRADIENT
+        return [Reason.SKIPPED] * len(samples)
+    reasons = [Reason.UNKNOWN if grad else Reason.ZERO_GRADIENT for grad in nonzero]
+    at_zero = [i for i, s in enumerate(samples) if _lr(optimizer, s.parameter) == 0]
+    if at_zero:
+        chosen = [samples[i] for i in at_zero]
+        for i, end in zip(at_zero, step_without(optimizer, chosen, lr=1.0), strict=True):
+            if not same_bits(end, samples[i].of(samples[i].parameter)):
+                reasons[i] = Reason.LR_ZERO
+    rest = [i for i, reason in enumerate(reasons) if reason is not Reason.LR_ZERO]
+    if rest:
+        chosen = [samples[i] for i in rest]
+        wide = step_without(optimizer, chosen, double=True)
+        from_zero = step_without(optimizer, chosen, double=True, at_zero=True)
+        for i, end, update in zip(rest, wide, from_zero, strict=True):
+            if update.any() or not torch.equal(end, widen(samples[i].of(samples[i].parameter))):
+                reasons[i] = Reason.BELOW_RESOLUTION
+    return reasons
 
 
 def _skipped(optimizer: Optimizer) -> bool:

@@ -62,6 +62,7 @@ def step_without(
     *,
     double: bool = False,
     at_zero: bool = False,
+    lr: float | None = None,
 ) -> list[Tensor]:
     """Step a clone of ``optimizer`` on clones of the samples; return the stepped clones.
 
@@ -78,6 +79,8 @@ def step_without(
         Step clones in double precision (single on a device that has no double).
     at_zero
         Step from parameters of zero, where no update is too small to show.
+    lr
+        Step with this learning rate in place of the groups' own.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def step_without(
         sampled = gradient.detach().clone() if gradient.is_sparse else sample.of(gradient)
         clone.grad = _zeroed(change(sampled)) if without.gradient else change(sampled)
         clones[id(parameter)] = clone
-    twin = _twin(optimizer, samples, clones, without, change)
+    twin = _twin(optimizer, samples, clones, without, change, lr)
     step = type(twin).step
     if getattr(step, "hooked", False):  # the bare step: a replay fires nobody's hooks
         step = step.__wrapped__  # type: ignore[attr-defined]
@@ -143,6 +146,7 @@ def _twin(
     clones: dict[int, torch.nn.Parameter],
     without: Without,
     change: Callable[[Tensor], Tensor],
+    lr: float | None,
 ) -> Optimizer:
     """An optimizer of the same class, options and attributes that holds the clones."""
     memo: dict[int, Any] = dict(clones)  # deepcopy turns references to the parameters into their clones
@@ -154,6 +158,8 @@ def _twin(
             twin_group = copy.deepcopy(options, memo)
             if without.weight_decay and "weight_decay" in twin_group:
                 twin_group["weight_decay"] = 0.0
+            if lr is not None:
+                twin_group["lr"] = lr
             groups.append({"params": held, **twin_group})
     state: defaultdict[Any, Any] = defaultdict(dict)
     if not without.state:

@@ -216,10 +216,12 @@ def test_the_reason_is_right_or_unknown(case):
             elif grads[name] is None:
                 assert t.reason in (Reason.NO_GRADIENT, Reason.OUTSIDE)
             elif not by_step:
-                stays = {Reason.LR_ZERO} if lr == 0 else {Reason.ZERO_GRADIENT, Reason.BELOW_RESOLUTION}
-                assert t.reason in stays | {Reason.OUTSIDE}
+                stays = {Reason.LR_ZERO, Reason.ZERO_GRADIENT, Reason.BELOW_RESOLUTION, Reason.OUTSIDE}
+                assert t.reason in stays
                 if t.reason is Reason.ZERO_GRADIENT:
                     assert not grads[name].any()
+                if t.reason is Reason.LR_ZERO:
+                    assert lr == 0
             elif not same(ungraded[name].detach(), p.detach()):
                 assert t.reason is Reason.GRADIENT
             else:

@@ -342,7 +342,10 @@ def test_randomness_is_neither_disturbed_nor_explained_wrongly():
 
 
 def test_lr_zero_does_not_hold_asgd_for_one_step():
-    """ASGD steps by an eta that it worked out from the lr one step earlier."""
+    """ASGD steps by an eta that it worked out from the lr one step earlier.
+
+    When it stays at last, setting lr to 1 would not move it in that step either: not blamed on lr.
+    """
     net = two_layers()
     optimizer = OPTIM.ASGD(net.parameters(), lr=0.1)
     with watch(net, optimizer) as ledger:
@@ -352,4 +355,17 @@ def test_lr_zero_does_not_hold_asgd_for_one_step():
             before = net[0].weight.detach().clone()
             optimizer.step()
             assert ledger[-1]["0.weight"].moved != torch.equal(before, net[0].weight)
-    assert [s["0.weight"].reason for s in ledger] == [Reason.GRADIENT, Reason.GRADIENT, Reason.LR_ZERO]
+    assert [s["0.weight"].reason for s in ledger] == [Reason.GRADIENT, Reason.GRADIENT, Reason.UNKNOWN]
+
+
+def test_lr_zero_is_not_blamed_where_it_is_not_read():
+    """Rprop reads lr once, at its first step: later it stays for a zero gradient, not for lr = 0."""
+    net = two_layers()
+    optimizer = OPTIM.Rprop(net.parameters(), lr=0.1)
+    with watch(net, optimizer) as ledger:
+        for scale in (1.0, 1.0, 0.0):
+            optimizer.zero_grad()
+            (net(torch.ones(5, 3)).square().mean() * scale).backward()
+            optimizer.step()
+            optimizer.param_groups[0]["lr"] = 0.0
+    assert [s["0.weight"].reason for s in ledger] == [Reason.GRADIENT, Reason.GRADIENT, Reason.ZERO_GRADIENT]
