@@ -1,6 +1,6 @@
 """What is wrong with how a model, its flags and its optimizers are put together, seen at any moment.
 
-Rules over a single step's record are in `layerlab.alarms`.
+Rules over a single step's record are in `layerlab.rules`.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerlab.alarms import path
 from layerlab.names import Named
 from layerlab.record import Alarm
+from layerlab.rules import path
 
 
 def wiring_alarms(
