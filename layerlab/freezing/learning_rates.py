@@ -36,11 +36,8 @@ class _Place:
     params: list[torch.Tensor]
 
     def find(self, optimizer: Optimizer) -> _Group | None:
-        for group in optimizer.param_groups:
-            if group is self.group or group["params"] is self.params:
-                self.group, self.params = group, group["params"]
-                return group
-        return None
+        groups = optimizer.param_groups
+        return next((g for g in groups if g is self.group or g["params"] is self.params), None)
 
 
 @dataclass(eq=False)

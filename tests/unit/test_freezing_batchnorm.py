@@ -172,6 +172,7 @@ def test_a_copy_of_a_frozen_model_is_a_model_that_nobody_holds(net, how, duplica
     assert not other.norm.training  # as it was when copied
     other.train()
     assert other.norm.training
+    assert getattr(vars(other.norm).get("train"), "__func__", None) in (None, nn.Module.train)
     assert not net.norm.training  # nothing is shared
     other.eval()
     assert not other.norm.training

@@ -1,7 +1,5 @@
 """The lines of plain PyTorch that a handle shows do the same as the freeze."""
 
-import re
-
 import pytest
 import torch
 from frozen_net import Net, two_groups
@@ -104,4 +102,4 @@ def test_code_reaches_awkward_names_and_wrapped_models(wrap):
     assert [(n, p.requires_grad) for n, p in twin.named_parameters()] == [
         (n, p.requires_grad) for n, p in net.named_parameters()
     ]
-    assert not re.search("0x", handle.code)
+    assert "_orig_mod" not in handle.code
