@@ -10,7 +10,7 @@ from layerlab.record import Reason, TensorStep
 from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, symbol_and_word
 from layerlab.show.judge import changed_outside_too, is_counter, went_backwards
 from layerlab.show.page import Cell, Column
-from layerlab.show.words import MISSING, plural, printable, short, span
+from layerlab.show.words import MISSING, plural, precise, printable, short, span
 
 DECADES = 6
 """The bar's log scale: from 1e-6 to 1, the same in every row of every step."""
@@ -65,7 +65,8 @@ def _ratio(ts: Sequence[TensorStep]) -> Cell:
         return Cell(span(ratios) if ratios else f"by {span(t.delta_max for t in ts)}")
     if not first.moved:
         return Cell("0", "no bit of it changed")
-    hover = f"‖Δ‖ = {first.delta_norm!r}, ‖w‖ = {first.weight_norm!r}, largest |Δ| = {first.delta_max!r}"
+    sizes = {"‖Δ‖": first.delta_norm, "‖w‖": first.weight_norm, "largest |Δ|": first.delta_max}
+    hover = ", ".join(f"{name} = {precise(size)}" for name, size in sizes.items())
     if is_counter(first):
         return Cell(f"by {short(first.delta_max)}", hover)
     was_zero = " (was 0)" if first.weight_norm == 0 else ""
@@ -91,7 +92,7 @@ def _grad(ts: Sequence[TensorStep]) -> Cell:
     rows = max(t.zero_grad_rows_moved for t in ts)
     if rows:
         text += f", {plural(rows, 'zero row')} moved"
-    return Cell(text, f"largest |gradient| = {max(t.grad_max for t in ts)!r}")
+    return Cell(text, f"largest |gradient| = {precise(max(t.grad_max for t in ts))}")
 
 
 def _parts(ts: Sequence[TensorStep]) -> Cell:
@@ -119,7 +120,7 @@ def _parts(ts: Sequence[TensorStep]) -> Cell:
         text += ", against its gradient"
     if len(ts) > 1:
         return Cell(text or MISSING)
-    hover = ", ".join(f"{reason.value} {some[0]!r}" for reason, some in norms.items())
+    hover = ", ".join(f"{reason.value} {precise(some[0])}" for reason, some in norms.items())
     p = measured[0]
     return Cell(text or MISSING, f"norms: {hover}; measured on {p.elements} of {p.total} elements")
 

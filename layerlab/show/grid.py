@@ -125,8 +125,7 @@ def _reduce(old: npt.NDArray[Any], new: npt.NDArray[Any], rows: Edges, columns: 
     for top, bottom in rows:  # a band at a time: a large tensor is never held thrice in float64
         band = _compare(old[top:bottom], new[top:bottom])
         count += int(band[3].sum())
-        size = np.where(np.isnan(band[2]), np.inf, np.abs(band[2]))
-        size = np.where(band[3], size, -1.0)
+        size = np.where(band[3], np.abs(band[2]), -1.0)  # argmax takes NaN for the largest
         for left, right in columns:
             at = np.unravel_index(np.argmax(size[:, left:right]), (bottom - top, right - left))
             picked.append([values[:, left:right][at] for values in band])

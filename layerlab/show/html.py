@@ -47,13 +47,18 @@ def _alarm(warn: Warn) -> Iterator[str]:
 
 def _table(table: Table) -> Iterator[str]:
     if table.rows:
+        if table.folded:
+            yield f"<details><summary>{escape(table.title)}</summary>"
         yield "<table>"
-        yield f"<caption {_CAPTION}>{escape(table.title)}</caption>"
+        if not table.folded:
+            yield f"<caption {_CAPTION}>{escape(table.title)}</caption>"
         yield f"<thead><tr>{''.join(map(_heading, table.columns))}</tr></thead>"
         yield "<tbody>"
         yield from (_row(row, table.columns) for row in table.rows)
         yield "</tbody>"
         yield "</table>"
+        if table.folded:
+            yield "</details>"
     else:
         yield f"<p>{escape(table.title)}</p>"
     yield from map(_fold, table.folds)

@@ -63,6 +63,8 @@ class Table:
     rows: tuple[Row, ...]
     folds: tuple[Fold, ...] = ()
     notes: tuple[str, ...] = ()
+    folded: bool = False
+    """Whether the rows show only when its title is opened."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -139,7 +139,7 @@ def _draw(cells: Grid, title: str, steps: Steps | None) -> Figure:
     if not cells.total:
         return figure
     first, second = steps or ("before", "after")
-    both, own = _scale(cells.before), _scale(cells.delta)
+    both, own = _scale(cells.before, cells.after), _scale(cells.delta)
     shared, moved = f"scale ±{short(both)}, one for both", f"scale ±{short(own)}"
     if not own:
         moved = "moved only to or from NaN or inf" if cells.count else "did not move"

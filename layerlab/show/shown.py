@@ -10,7 +10,7 @@ from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, NOTICE, symbol_and_w
 from layerlab.show.html import html
 from layerlab.show.page import Cell, Column, Description, Row, Table
 from layerlab.show.text import text
-from layerlab.show.words import MISSING, printable, short
+from layerlab.show.words import MISSING, precise, printable, short
 
 
 class Shown:
@@ -32,18 +32,22 @@ def table(
     title: str | None = None,
     columns: Sequence[str] | None = None,
     digits: int = 2,
+    folded: bool = False,
 ) -> Shown:
     """Show a small table of any facts, with the alphabet's symbols and the ledger's way to write numbers.
 
     Parameters
     ----------
     rows
-        One mapping a row. Floats are written with ``digits`` significant figures and in full on hover;
+        One mapping a row. Floats are written with ``digits`` significant figures and with five on hover;
         True and False become yes and no, None a dash, a `Reason` its symbol and word.
     title
         The caption.
     columns
         Which keys to show, in which order; all of them, in the order they first appear, when None.
+
+    folded
+        Whether a notebook shows the title alone until it is opened; a terminal shows the rows.
 
     Raises
     ------
@@ -64,6 +68,7 @@ def table(
         ),
         rows=tuple(Row(tuple(_cell(row.get(key), digits) for key in keys)) for row in rows) if keys else (),
         notes=() if rows and keys else ("no rows",),
+        folded=folded,
     )
     return Shown(Description(tables=(page,)))
 
@@ -108,5 +113,5 @@ def _cell(value: object, digits: int) -> Cell:
     if isinstance(value, Reason):
         return Cell(symbol_and_word(value), ALPHABET[value].sentence, reason=value)
     if isinstance(value, float):
-        return Cell(short(value, digits), hover=repr(value))
+        return Cell(short(value, digits), hover=precise(value))
     return Cell(printable(str(value)))

@@ -31,6 +31,11 @@ def short(value: float, digits: int = 2) -> str:
     return f"{mantissa}e{exponent}"
 
 
+def precise(value: float) -> str:
+    """Write a number for a hover: five figures, as many as two machines agree on for single precision."""
+    return short(value, 5)
+
+
 def span(values: Iterable[float]) -> str:
     """Write the range of some numbers, as ``smallest…largest``; NaN is named apart."""
     everything = list(values)
@@ -72,7 +77,9 @@ def cut(text: str, columns: int) -> str:
 
 
 def some(names: Sequence[str], shown: int = 3) -> str:
-    """Name the first few and count the others: ``a, b, c … and 11 more``."""
+    """Name the first few and count the others: ``a, b, c … and 11 more``; a lone other is named too."""
+    if len(names) == shown + 1:
+        shown += 1
     first = ", ".join(names[:shown])
     return f"{first} … and {len(names) - shown} more" if len(names) > shown else first
 

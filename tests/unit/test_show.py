@@ -50,7 +50,7 @@ def test_a_step_as_html():
     head = 'align="left" style="text-align:left;font-weight:normal"'
     right = 'align="right" style="text-align:right"'
     blue, grey = 'style="color:#0072B2"', 'style="color:#999999"'
-    hover = "‖Δ‖ = 0.02, ‖w‖ = 2.0, largest |Δ| = 0.01"
+    hover = "‖Δ‖ = 0.02, ‖w‖ = 2, largest |Δ| = 0.01"
     caption = 'align="left" style="text-align:left;white-space:nowrap"'
     about = "parameter 4×3 of Linear"
     expected = f"""\
@@ -69,7 +69,7 @@ def test_a_step_as_html():
 <tr><th scope="row" title="frozen by grad_none; {about}" {head}>❄ <code>b.weight</code></th><td {left}></td>\
 <td title="no bit of it changed" {right}><samp>0</samp></td>\
 <td title="stayed: its grad was None, so step() skipped it" {left}><span {grey}>○</span> no gradient</td>\
-<td title="largest |gradient| = 0.0" {left}>none</td></tr>
+<td title="largest |gradient| = 0" {left}>none</td></tr>
 </tbody>
 </table>
 <p><small>bar: the ratio on a log scale, empty at 1e-6, full at 1; ❄ frozen</small></p>

@@ -42,6 +42,15 @@ def test_tensors_that_stayed_for_one_reason_share_a_line():
     assert all(f"<code>{t.name}</code>" in drawn for t in still)
 
 
+def test_two_still_tensors_are_enough_to_fold_and_one_is_not():
+    still = [tensor(f"s{i}", Reason.NO_GRADIENT, grad="none") for i in range(2)]
+    page = describe_step(step(*network(7), *still))
+    assert lines(page)[1] == ["2 tensors stayed: no gradient"]
+    page = describe_step(step(*network(8), still[0]))
+    assert lines(page)[0][-1] == "s0"
+    assert lines(page)[1] == []
+
+
 def test_frozen_and_unfrozen_tensors_fold_apart():
     still = network(4, Reason.NO_GRADIENT, 0.0, grad="none")
     frozen = [tensor(f"f{i}", Reason.NO_GRADIENT, grad="none", frozen="requires_grad") for i in range(5)]
@@ -98,11 +107,11 @@ def test_a_hundred_modules_fold_into_one_line():
     ],
 )
 def test_a_surprising_tensor_keeps_its_own_row(facts):
-    odd = tensor("layer1.odd", **({"ratio": 0.1} | facts))
+    odd = [tensor(f"layer1.odd{i}", **({"ratio": 0.1} | facts)) for i in range(2)]
     still = [tensor(f"s{i}", Reason.NO_GRADIENT) for i in range(3)]
-    rows, _ = lines(describe_step(step(*network(30), odd, *still)))
-    assert "layer1.odd" in rows
-    assert len(rows) == 6
+    rows, _ = lines(describe_step(step(*network(30), *odd, *still)))
+    assert [name for name in rows if "odd" in name] == ["layer1.odd0", "layer1.odd1"]
+    assert len(rows) == 7
 
 
 def test_a_crowd_with_one_surprising_tale_folds_but_keeps_its_mark():
@@ -205,6 +214,13 @@ def test_a_large_matrix_folds_alike_rows_but_not_the_surprising_one():
     assert ["layer2.3.weight", "●", "▲"] in rows
     assert ["layer2: 5 tensors", "●", "●"] in rows
     assert len(rows) == 5
+
+
+def test_rows_of_a_large_matrix_that_an_alarm_names_are_not_folded():
+    steps = [step(*network(24), index=i) for i in range(2)]
+    named = ["layer2.2.weight", "layer2.3.weight"]
+    page = describe_steps(steps, [replace(FROZEN_BUT_MOVED, name=name) for name in named])
+    assert [row.cells[0].text for row in page.tables[0].rows if row.level == "alarm"] == named
 
 
 def test_a_tensor_that_appears_later_has_an_empty_cell_before():

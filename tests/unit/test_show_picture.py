@@ -34,20 +34,21 @@ def test_zero_is_exactly_white_and_nothing_else_is():
 
 
 def test_before_and_after_share_one_scale_and_delta_has_its_own():
-    before, after = np.array([[1.0, -4.0]]), np.array([[2.0, -4.0]])
+    before, after = np.array([[1.0, -2.0]]), np.array([[4.0, -2.0]])
     figure = picture(before, after, title="w", steps=(3, 4))
     old, new, delta = drawn(figure)
     assert (old[0, 1] == new[0, 1]).all()
-    assert new[0, 1] == pytest.approx(BLUE), "the largest of both is at full colour"
+    assert new[0, 0] == pytest.approx(ORANGE), "the largest of both is at full colour"
+    assert new[0, 1, 0] > BLUE[0]
     assert delta[0, 0] == pytest.approx(ORANGE)
     assert (delta[0, 1] == 1).all()
     said = words(figure)
-    assert "w: shape 1×2, 1 of 2 elements moved, largest |Δ| 1" in said
+    assert "w: shape 1×2, 1 of 2 elements moved, largest |Δ| 3" in said
     assert said.count("scale ±4, one for both") == 2
-    assert "scale ±1\n" in said + "\n"
+    assert "scale ±3\n" in said + "\n"
     assert [axes.get_title() for axes in figure.axes] == ["step 3", "step 4", "Δ = after − before"]
-    assert [t.get_text() for t in figure.axes[0].texts] == ["1", "-4"]
-    assert [t.get_text() for t in figure.axes[2].texts] == ["1", "0"]
+    assert [t.get_text() for t in figure.axes[0].texts] == ["1", "-2"]
+    assert [t.get_text() for t in figure.axes[2].texts] == ["3", "0"]
 
 
 @pytest.mark.parametrize("size", [8, 9])
@@ -117,6 +118,14 @@ def test_one_tiny_move_in_a_large_tensor_is_seen():
     assert tinted.sum() == 1
     assert "1 of 60000 elements moved" in words(figure)
     assert "300×200 reduced to 64×64: each cell shows its element with the largest |Δ|" in words(figure)
+
+
+def test_nan_is_the_largest_change_of_its_cell():
+    before = np.zeros((128, 128))
+    after = before + np.random.default_rng(0).normal(size=before.shape)
+    after[5, 6] = np.nan
+    g = grid(before, after)
+    assert np.argwhere(np.isnan(g.after)).tolist() == [[2, 3]]
 
 
 def test_a_change_that_float64_cannot_tell_is_still_tinted():
