@@ -12,24 +12,49 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from layerlab.freezing import Freeze, freeze
+    from layerlab.freezing import freeze
     from layerlab.ledger import Ledger, watch
+    from layerlab.lessons_support.checks import Check
     from layerlab.names import find
     from layerlab.record import Reason
+    from layerlab.show import legend, table
+    from layerlab.show.picture import Picture
+    from layerlab.widgets.explore import Explore
+    from layerlab.widgets.freeze_panel import FreezePanel
+    from layerlab.widgets.predict import Predict
 
 __version__ = "0.1.0"
 
 # Loaded when first used: `layerlab doctor` must start where torch does not.
 _HOMES = {
-    "Freeze": "layerlab.freezing",
+    "Check": "layerlab.lessons_support.checks",
+    "Explore": "layerlab.widgets.explore",
+    "FreezePanel": "layerlab.widgets.freeze_panel",
     "Ledger": "layerlab.ledger",
+    "Picture": "layerlab.show.picture",
+    "Predict": "layerlab.widgets.predict",
     "Reason": "layerlab.record",
     "find": "layerlab.names",
     "freeze": "layerlab.freezing",
+    "legend": "layerlab.show",
+    "table": "layerlab.show",
     "watch": "layerlab.ledger",
 }
 
-__all__ = ["Freeze", "Ledger", "Reason", "find", "freeze", "watch"]
+__all__ = [
+    "Check",
+    "Explore",
+    "FreezePanel",
+    "Ledger",
+    "Picture",
+    "Predict",
+    "Reason",
+    "find",
+    "freeze",
+    "legend",
+    "table",
+    "watch",
+]
 
 
 def __getattr__(name: str) -> Any:

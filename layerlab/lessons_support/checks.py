@@ -1,0 +1,292 @@
+"""What an exercise's check is made of: requirements on a run; what is missed is said with its why."""
+
+from __future__ import annotations
+
+import inspect
+import linecache
+import sysconfig
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
+
+from layerlab.ledger import Ledger
+from layerlab.lessons_support.scoring import one_step, what_happened
+from layerlab.lessons_support.verdict import Line, Verdict
+from layerlab.record import Alarm, Reason, Step, TensorStep
+from layerlab.show.warn import warnings_of
+from layerlab.show.words import cut, plural, printable, some, span
+
+T = TypeVar("T")
+Steps: TypeAlias = Step | Sequence[Step]
+
+NO_STEP = "no step was recorded: call optimizer.step() inside the with block"
+LONGEST_MESSAGE = 300
+
+
+class Check:
+    """Collects requirements on what a learner's code did; every one is looked at, also after a failed one.
+
+    >>> check = Check("Freeze hidden_task1")
+    >>> with watch(net, optimizer) as ledger:  # doctest: +SKIP
+    ...     check.run(train, net, optimizer)  # the learner's function
+    >>> check.stayed(ledger, "hidden_task1.weight").no_alarms(ledger).verdict()  # doctest: +SKIP
+
+    Once `run` failed, the later requirements make no sense: they are counted, and not looked at. So that
+    nothing between them raises, give `moved`, `stayed` and `reason` the ledger (and ``at``) and not
+    ``ledger[1]``, and give `that` a function.
+    """
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self._lines: list[Line] = []
+        self._broken = False
+        self._skipped = 0
+
+    def verdict(self) -> Verdict:
+        """How the requirements so far were met; show it as the last expression of the cell."""
+        return Verdict(self.title, tuple(self._lines), self._skipped)
+
+    def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
+        """Call the learner's function; require that it ends without an exception.
+
+        Returns
+        -------
+        object
+            What the function returned; None if it raised. Then the verdict names the exception and the last
+            line of the learner's own code that led to it.
+        """
+        if self._is_skipped():
+            return None
+        name = printable(getattr(function, "__name__", type(function).__name__))
+        try:
+            result = function(*args, **kwargs)
+        except Exception as error:
+            self._broken = True
+            self._lines.append(Line(False, f"{name} raised {_said(error)}{_where(error, function)}"))
+            return None
+        self._lines.append(Line(True, f"{name} ran to its end"))
+        return result
+
+    def moved(self, steps: Steps, *names: str, at: int | None = None) -> Check:
+        """Require that each of these tensors moved: in the step, or in at least one step of the ledger.
+
+        Parameters
+        ----------
+        steps
+            A step, or a ledger.
+        *names
+            Names of tensors; those that met the same fate share a line of the verdict.
+        at
+            Which step of the ledger alone counts. If it was never taken, the requirement fails.
+
+        Raises
+        ------
+        ValueError
+            If no tensor is named.
+        """
+        return self._all(steps, names, at, must_move=True)
+
+    def stayed(self, steps: Steps, *names: str, at: int | None = None) -> Check:
+        """Require that each of these tensors stayed: in the step, or in every step of the ledger.
+
+        Parameters and errors are those of `moved`.
+        """
+        return self._all(steps, names, at, must_move=False)
+
+    def reason(self, steps: Steps, name: str, reason: Reason | str, *, at: int | None = None) -> Check:
+        """Require that a tensor moved or stayed for this reason in one step.
+
+        Raises
+        ------
+        ValueError
+            If there is no such reason, or the ledger has several steps and ``at`` does not choose.
+        """
+        wanted = Reason(reason)
+        if self._is_skipped() or not (chosen := self._chosen(steps, at)):
+            return self
+        step = one_step(chosen)
+        if (t := self._tensor(step, name)) is not None:
+            label = printable(t.name)
+            if t.reason is wanted:
+                self._lines.append(Line(True, f"{label} {what_happened(t)}"))
+            else:
+                self._lines.append(
+                    Line(False, f"{label}: the reason must be “{wanted}”, but it {what_happened(t)}")
+                )
+        return self
+
+    def that(self, ok: bool | Callable[[], bool], good: str, bad: str) -> Check:
+        """Require any other fact, with the line to say when it holds and the line to say when it does not.
+
+        Parameters
+        ----------
+        ok
+            The fact; or a function that finds it out, called only if the learner's code ran to its end. An
+            exception in it counts as no, and is said.
+        good, bad
+            For instance ``"the head's learning rate is 0.01"`` and ``"… must be 0.01, but is 0.1"``. Write
+            numbers with `layerlab.show.short`, so that they look the same on every machine.
+        """
+        if self._is_skipped():
+            return self
+        try:
+            met = bool(ok() if callable(ok) else ok)
+        except Exception as error:
+            met, bad = False, f"{bad} ({_said(error)})"
+        self._lines.append(Line(met, printable(good if met else bad)))
+        return self
+
+    def no_alarms(self, steps: Step | Ledger) -> Check:
+        """Require that the ledger (or the step) raised no alarm; notices are no alarms."""
+        if self._is_skipped() or not self._chosen(steps, None):
+            return self
+        grave = [alarm for alarm in steps.alarms if alarm.level == "alarm"]
+        for warn in warnings_of(grave):
+            said = f"{some(warn.names)}: {warn.what} ({warn.when}). Why: {warn.cause}"
+            self._lines.append(Line(False, said, warn.cure))
+        if not grave:
+            self._lines.append(Line(True, "no alarm: nothing moved or stayed that was not meant to"))
+        return self
+
+    def _repr_html_(self) -> str:
+        return self.verdict()._repr_html_()
+
+    def __repr__(self) -> str:
+        return repr(self.verdict())
+
+    def _is_skipped(self) -> bool:
+        self._skipped += self._broken
+        return self._broken
+
+    def _chosen(self, steps: Steps, at: int | None) -> list[Step]:
+        """The steps that count; where there is none, that is a failed requirement."""
+        if isinstance(steps, Step):
+            return [steps]
+        if not isinstance(steps, Sequence):
+            raise TypeError(f"give a ledger or a step of it, not {type(steps).__name__}")
+        if not steps:
+            self._lines.append(Line(False, NO_STEP))
+            return []
+        if at is None:
+            return list(steps)
+        if not -len(steps) <= at < len(steps):
+            self._lines.append(Line(False, f"there is no step {at}: {len(steps)} recorded"))
+            return []
+        return [steps[at]]
+
+    def _tensor(self, step: Step, name: str) -> TensorStep | None:
+        try:
+            return step[name]
+        except KeyError as error:
+            self._lines.append(Line(False, printable(error.args[0])))
+            return None
+
+    def _all(self, steps: Steps, names: Sequence[str], at: int | None, *, must_move: bool) -> Check:
+        if not names:
+            raise ValueError("name at least one tensor")
+        if self._is_skipped() or not (chosen := self._chosen(steps, at)):
+            return self
+        alike: dict[Fate, list[tuple[TensorStep, str]]] = defaultdict(list)
+        for name in names:
+            seen = [step for step in chosen if name in step]
+            if not seen:
+                self._tensor(chosen[-1], name)
+                continue
+            # What decides: the first step that moved it, or else the last one.
+            step = next((step for step in seen if step[name].moved), seen[-1])
+            t = step[name]
+            if t.moved == must_move:
+                reasons = dict.fromkeys(s[name].reason for s in seen if s[name].moved == t.moved)
+                alike[Fate(True, ", ".join(reasons))].append((t, ""))
+                continue
+            known = list(step.alarms)
+            if not t.moved and at is None and isinstance(steps, Ledger):
+                known += steps.alarms  # what never moved is known at the end of a run only
+            alarm = _alarm_about(t, known)
+            when = ""
+            if len(chosen) > 1:
+                when = f"step {step.index}" if t.moved else f"in all {len(seen)} steps"
+            fate = Fate(False, t.reason.value, what_happened(t), alarm.cause if alarm else "", when)
+            alike[fate].append((t, alarm.cure if alarm else ""))
+        for fate, tensors in alike.items():
+            self._lines.append(_line(fate, tensors, must_move))
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class Fate:
+    """What tensors have in common that share a line of the verdict."""
+
+    met: bool
+    reasons: str
+    happened: str = ""
+    cause: str = ""
+    """The alarm's, if there is one: it knows better."""
+    when: str = ""
+    """Which step it was, where there are several."""
+
+
+def _line(fate: Fate, tensors: Sequence[tuple[TensorStep, str]], must_move: bool) -> Line:
+    names = some([printable(t.name) for t, _ in tensors])
+    moved = tensors[0][0].moved
+    verb = "moved" if moved else "stayed"
+    if fate.met:
+        return Line(True, f"{names} {verb} ({fate.reasons})")
+    delta = f"‖Δ‖ = {span(t.delta_norm for t, _ in tensors)}" if moved else ""
+    facts = ", ".join(filter(None, [fate.reasons if fate.cause else "", fate.when, delta]))
+    said = (
+        f"{names} must {'move' if must_move else 'stay still'}, but {verb if fate.cause else fate.happened}"
+    )
+    said += (f" ({facts})" if facts else "") + (f": {printable(fate.cause)}" if fate.cause else "")
+    cure = tensors[0][1]
+    if len({cure for _, cure in tensors}) > 1:
+        cure += f"\n# likewise for the {plural(len(tensors) - 1, 'other')}"
+    return Line(False, said, cure)
+
+
+def _alarm_about(t: TensorStep, alarms: Iterable[Alarm]) -> Alarm | None:
+    """The gravest alarm that names the tensor, or, if none does, its module or one above it."""
+    known = list(alarms)
+    own = [alarm for alarm in known if alarm.name in (t.name, *t.info.names)]
+    above = [
+        alarm
+        for alarm in known
+        if f"{t.info.module}.".startswith(f"{alarm.name}.")
+        and (alarm.code == "frozen-statistics") == (t.info.kind == "buffer")  # these speak of buffers only
+    ]
+    return next(iter(own or above), None)
+
+
+def _said(error: Exception) -> str:
+    message = cut(printable(" ".join(str(error).split())), LONGEST_MESSAGE)
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _where(error: Exception, function: Callable[..., Any]) -> str:
+    """The innermost line of the function's own cell (or file) that an exception passed through.
+
+    If it passed through none, because the function is a module, say: of any code that is not installed.
+    """
+    frames = [(f, n, f.f_code.co_filename) for f, n in traceback.walk_tb(error.__traceback__)]
+    home = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", None)
+    own = [frame for frame in frames if frame[2] == home]
+    own = own or [frame for frame in frames if not _is_installed(frame[2])]
+    if not own:
+        return ""
+    frame, number, file = own[-1]
+    code = printable(linecache.getline(file, number, frame.f_globals).strip())
+    return f", at line {number}" + (f": {code}" if code else "")
+
+
+def _is_installed(file: str) -> bool:
+    """Whether a file is Python's, a package's or this package's: nobody's own code."""
+    path = Path(file)
+    homes = (sysconfig.get_path("stdlib"), Path(__file__).parents[1])
+    return (
+        file.startswith("<frozen")
+        or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
+        or any(path.is_relative_to(home) for home in homes)
+    )

@@ -1,0 +1,1 @@
+"""What a learner touches: a file for each widget."""

@@ -1,0 +1,107 @@
+"""What every widget of layerlab shares: it says in words what it shows, and shows what goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import ipywidgets
+
+from layerlab.show.words import printable
+
+
+class Shows(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """A box of controls that also has a text and an HTML form, and a place for errors.
+
+    A subclass defines `_as_text` and `_as_html`, puts its controls in with `_fill`, and reacts to them with
+    `_listen`. It is displayed as the live widget where a kernel runs; elsewhere (GitHub, nbconvert, a
+    terminal) its HTML or text stands in. ipywidgets alone gives neither: its text is cut after 110
+    characters and its HTML is missing.
+    """
+
+    _undo: tuple[Callable[[], None], ...] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._alert = ipywidgets.HTML(layout=ipywidgets.Layout(display="none"))
+        super().__init__(**kwargs)
+        self._fill()
+
+    def _as_text(self) -> str:
+        """The widget's present state in words: complete, without addresses, the same every time."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _as_text")
+
+    def _as_html(self) -> str:
+        """The same as plain semantic HTML: no script, no style needed, names escaped."""
+        raise NotImplementedError(f"{type(self).__name__} does not define _as_html")
+
+    def _fill(self, *controls: ipywidgets.Widget) -> None:
+        """Put these controls into the box, in place of those it had; the place for errors stays below."""
+        self.children = (*controls, self._alert)
+
+    def _listen(self, control: ipywidgets.Widget, react: Callable[[Any], None], trait: str = "value") -> None:
+        """Call ``react`` whenever a trait of the control changes (a button: when clicked), until `close`.
+
+        An error in it is shown in the box and raised.
+        """
+
+        def guarded(change: Any) -> None:
+            with shown_errors(self):
+                react(change)
+
+        if isinstance(control, ipywidgets.Button):
+            control.on_click(guarded)
+            self._undo += (lambda: control.on_click(guarded, remove=True),)
+        else:
+            control.observe(guarded, trait)
+            self._undo += (lambda: control.unobserve(guarded, trait),)
+
+    def show_error(self, error: BaseException | None) -> None:
+        """Say below the controls what went wrong; None takes it away."""
+        if error is None:
+            self._alert.value, self._alert.layout.display = "", "none"
+            return
+        message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)  # no quotes
+        said = escape(f"{type(error).__name__}: {printable(message)}")
+        self._alert.value, self._alert.layout.display = f'<p role="alert"><strong>⚠ {said}</strong></p>', None
+
+    def close(self) -> None:
+        """Stop listening and take the widget, with all controls in it, out of every page."""
+        for undo in self._undo:
+            undo()
+        self._undo = ()
+        if self.comm is not None:
+            _close_below(self)
+        super().close()
+
+    def __repr__(self) -> str:
+        return self._as_text()
+
+    def _repr_html_(self) -> str:
+        return self._as_html()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
+        return bundle | {"text/plain": repr(self), "text/html": self._as_html()}
+
+
+@contextmanager
+def shown_errors(box: Shows) -> Iterator[None]:
+    """Show an error raised in this block in the box too; a block that ends well clears the last one.
+
+    The error goes on to whoever called: in a notebook cell to its output, where nbval sees it.
+    """
+    try:
+        yield
+    except Exception as error:
+        box.show_error(error)
+        raise
+    box.show_error(None)
+
+
+def _close_below(box: ipywidgets.Box) -> None:
+    for child in box.children:
+        if isinstance(child, ipywidgets.Box):
+            _close_below(child)
+        child.close()

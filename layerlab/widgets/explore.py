@@ -1,0 +1,91 @@
+"""`Explore`: change a setting, and see the ledger of a fresh run at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any, Protocol
+
+import ipywidgets
+
+from layerlab.widgets.base import Shows
+
+
+class _Shown(Protocol):
+    def _repr_html_(self) -> str: ...
+
+
+class Explore(Shows):
+    """Controls for the settings of a run; each change runs it anew and shows what it returns.
+
+    Parameters
+    ----------
+    run
+        Called with one keyword argument for each setting; returns a ledger, or anything that shows itself as
+        HTML. It must start from fresh weights, so that settings compare.
+    **settings
+        For each argument of ``run`` the values to choose from, the first one being set at the start. Two
+        values or more; a dict maps labels to values.
+
+    Attributes
+    ----------
+    controls : dict of str to widget
+        The control of each setting: assign its ``value`` from code.
+    result
+        What the last run returned.
+
+    Raises
+    ------
+    ValueError
+        For a setting without values to choose from.
+
+    Examples
+    --------
+    >>> Explore(two_steps, optimizer=["SGD", "Adam"], set_to_none=[True, False])  # doctest: +SKIP
+    """
+
+    def __init__(self, run: Callable[..., _Shown], **settings: Sequence[Any] | dict[str, Any]) -> None:
+        self._run = run
+        self.result: _Shown | None = None
+        self.controls: dict[str, ipywidgets.Widget] = {}
+        for name, values in settings.items():
+            options = list(values.items()) if isinstance(values, dict) else [(str(v), v) for v in values]
+            if len(options) < 2:
+                raise ValueError(f"{name}={values!r}: give two values or more to choose from")
+            control = ipywidgets.ToggleButtons if len(options) < 4 else ipywidgets.Dropdown
+            self.controls[name] = control(
+                options=options,
+                value=options[0][1],
+                description=name,
+                style={"description_width": "9em", "button_width": "auto"},
+                layout=ipywidgets.Layout(width="98%" if len(options) < 4 else "min(36em, 98%)"),
+            )
+        self._view = ipywidgets.HTML()
+        self._view.add_class("jp-RenderedHTMLCommon")  # its tables look like those in a cell's output
+        super().__init__()
+        self._fill(*self.controls.values(), self._view)
+        for control in self.controls.values():
+            self._listen(control, lambda change: self._redraw())
+        self._redraw()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The value of every setting."""
+        return {name: control.value for name, control in self.controls.items()}
+
+    def _redraw(self) -> None:
+        self._view.value = ""  # an old result beside new settings would be a false one
+        self.result = None
+        self.result = self._run(**self.settings)
+        self._view.value = self.result._repr_html_()
+
+    def _labels(self) -> list[tuple[str, str]]:
+        return [(name, str(control.label)) for name, control in self.controls.items()]
+
+    def _as_text(self) -> str:
+        chosen = ", ".join(f"{name} = {label}" for name, label in self._labels())
+        return f"Explore: {chosen}\n{self.result!r}"
+
+    def _as_html(self) -> str:
+        chosen = ", ".join(f"{escape(n)} = <code>{escape(v)}</code>" for n, v in self._labels())
+        return f"<p>Explore: {chosen}</p>" + (self.result._repr_html_() if self.result else "")

@@ -1,0 +1,53 @@
+"""`Explore`: every change of a control runs anew and shows the new result."""
+
+import pytest
+import torch
+
+import layerlab as ll
+from layerlab.experiments.two_tasks import Network, task_step
+from layerlab.widgets.explore import Explore
+
+
+def two_tasks(optimizer, set_to_none):
+    net = Network.from_article()
+    optimizer = optimizer(net.parameters(), lr=0.9)
+    with ll.watch(net, optimizer) as ledger:
+        for task in ("task1", "task2"):
+            task_step(net, optimizer, task, set_to_none=set_to_none)
+    return ledger
+
+
+def test_each_change_is_a_fresh_run():
+    explore = Explore(
+        two_tasks,
+        optimizer={"SGD": torch.optim.SGD, "AdamW": torch.optim.AdamW},
+        set_to_none=[True, False],
+    )
+    assert not explore.result[1]["hidden_task1.weight"].moved
+    explore.controls["optimizer"].value = torch.optim.AdamW
+    assert not explore.result[1]["hidden_task1.weight"].moved
+    explore.controls["set_to_none"].value = False
+    assert explore.result[1]["hidden_task1.weight"].moved
+    assert "▲" in explore._view.value
+    assert repr(explore).startswith("Explore: optimizer = AdamW, set_to_none = False\n")
+    assert explore.result._repr_html_() in explore._repr_mimebundle_()["text/html"]
+
+
+def test_a_run_that_fails_is_shown_and_raised_and_shows_no_old_result():
+    def run(lr):
+        return two_tasks(lambda p, **_: torch.optim.SGD(p, lr=lr), True)
+
+    explore = Explore(run, lr=[0.1, -1.0])
+    with pytest.raises(ValueError, match="Invalid learning rate"):
+        explore.controls["lr"].value = -1.0
+    assert "Invalid learning rate" in explore._alert.value
+    assert explore._view.value == ""
+    assert explore.result is None
+    explore.controls["lr"].value = 0.1
+    assert explore._alert.value == ""
+    assert explore.result is not None
+
+
+def test_a_setting_needs_a_choice():
+    with pytest.raises(ValueError, match="two values or more"):
+        Explore(two_tasks, optimizer=[torch.optim.SGD])
