@@ -1,0 +1,32 @@
+"""One JupyterLab and one browser for all browser tests of a process."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from lab import serve
+
+from layerlab.doctor import find_chromium
+
+LESSONS = Path(__file__).resolve().parents[2] / "lessons"
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.browser)
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory):
+    """JupyterLab on a copy of the lessons."""
+    if find_chromium() is None:
+        missing = "needs Chromium or Chrome: install one, or set LAYERLAB_CHROMIUM to its path"
+        if os.environ.get("CI"):
+            pytest.fail(missing)  # where tests must run, a skipped one has not been passed
+        pytest.skip(missing)
+    lessons = tmp_path_factory.mktemp("lab") / "lessons"
+    shutil.copytree(LESSONS, lessons)
+    with serve(lessons, tmp_path_factory.mktemp("private")) as running:
+        yield running
