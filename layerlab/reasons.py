@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from layerlab.compare import as_real, grad_state, same_bits
 from layerlab.record import Parts, Reason
-from layerlab.replay import Sample, Without, step_without, widen
+from layerlab.replay import NeedsClosure, Sample, Without, step_without, widen
 
 SAMPLE = 4096
 """Elements replayed of a larger tensor: enough for a cause, cheap beside the step itself."""
@@ -110,7 +110,8 @@ class Explainer:
             return {id(v.sample.parameter): v for v in verdicts}, ""
         except Exception as error:
             unknown = {id(p): Verdict(Sample(p), Reason.UNKNOWN) for p in parameters}
-            return unknown, f"{type(error).__name__}: {error}"
+            kind = "" if isinstance(error, NeedsClosure) else f"{type(error).__name__}: "
+            return unknown, f"{kind}{error}"
 
     def distrust_samples(self) -> None:
         """Replay every tensor whole from now on: a sample's replay was not what the step gave."""

@@ -7,6 +7,7 @@ of) some parameters, their gradients and their stored state, is stepped with its
 from __future__ import annotations
 
 import copy
+import inspect
 import warnings
 from collections import OrderedDict, defaultdict
 from collections.abc import Callable, Sequence
@@ -27,6 +28,10 @@ _HOOKS = (
     "_optimizer_load_state_dict_pre_hooks",
     "_optimizer_load_state_dict_post_hooks",
 )
+
+
+class NeedsClosure(TypeError):
+    """The optimizer evaluates the model itself, so its steps cannot be replayed."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -89,8 +94,10 @@ def step_without(
 
     Raises
     ------
+    NeedsClosure
+        If the optimizer steps with a closure alone (LBFGS).
     Exception
-        Whatever the optimizer's ``step()`` raises when it cannot be run so, e.g. LBFGS without a closure.
+        Whatever else the optimizer's ``step()`` raises when it cannot be run so.
     """
     change = widen if double else _same
     clones: dict[int, torch.nn.Parameter] = {}
@@ -110,6 +117,9 @@ def step_without(
     step = type(twin).step
     if getattr(step, "hooked", False):  # the bare step: a replay fires nobody's hooks
         step = step.__wrapped__  # type: ignore[attr-defined]
+    closure = inspect.signature(step).parameters.get("closure")
+    if closure is not None and closure.default is closure.empty:
+        raise NeedsClosure(f"{type(twin).__name__} cannot step without a closure, and that runs the model")
     devices = sorted({s.parameter.device.index for s in samples if s.parameter.device.type == "cuda"})
     with torch.random.fork_rng(devices=devices), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the real step gives the learner its warnings, once

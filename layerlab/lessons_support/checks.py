@@ -67,7 +67,9 @@ class Check:
             self._broken = True
             self._lines.append(Line(False, f"{name} raised {_said(error)}{_where(error, function)}"))
             return None
-        self._lines.append(Line(True, f"{name} ran to its end"))
+        done = Line(True, f"{name} ran to its end")
+        if done not in self._lines:  # once is enough to read
+            self._lines.append(done)
         return result
 
     def moved(self, steps: Steps, *names: str, at: int | None = None) -> Check:

@@ -83,9 +83,9 @@ class Explore(Shows):
         return [(name, str(control.label)) for name, control in self.controls.items()]
 
     def _as_text(self) -> str:
-        chosen = ", ".join(f"{name} = {label}" for name, label in self._labels())
-        return f"Explore: {chosen}\n{self.result!r}"
+        chosen = ", ".join(f"{name}: {label}" for name, label in self._labels())
+        return f"Explore. {chosen}\n{self.result!r}"
 
     def _as_html(self) -> str:
-        chosen = ", ".join(f"{escape(n)} = <code>{escape(v)}</code>" for n, v in self._labels())
-        return f"<p>Explore: {chosen}</p>" + (self.result._repr_html_() if self.result else "")
+        chosen = ", ".join(f"{escape(n)}: <code>{escape(v)}</code>" for n, v in self._labels())
+        return f"<p>Explore. {chosen}</p>" + (self.result._repr_html_() if self.result else "")

@@ -217,6 +217,13 @@ def test_run_gives_back_what_the_function_returns(fixed):
     assert lines(check) == ["✓ <lambda> ran to its end"]
 
 
+def test_a_function_that_runs_often_is_told_once(fixed):
+    check = Check("")
+    for _ in range(3):
+        check.run(len, [])
+    assert lines(check) == ["✓ len ran to its end"]
+
+
 def test_an_exception_is_told_with_its_line_and_stops_what_needs_the_run(fixed):
     check = Check("Broken")
     assert check.run(learners_mistake, {}) is None

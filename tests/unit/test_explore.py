@@ -29,7 +29,7 @@ def test_each_change_is_a_fresh_run():
     explore.controls["set_to_none"].value = False
     assert explore.result[1]["hidden_task1.weight"].moved
     assert "▲" in explore._view.value
-    assert repr(explore).startswith("Explore: optimizer = AdamW, set_to_none = False\n")
+    assert repr(explore).startswith("Explore. optimizer: AdamW, set_to_none: False\n")
     assert explore.result._repr_html_() in explore._repr_mimebundle_()["text/html"]
 
 
