@@ -16,6 +16,7 @@ from layerlab.ledger import Ledger
 from layerlab.lessons_support.scoring import one_step, what_happened
 from layerlab.lessons_support.verdict import Line, Verdict
 from layerlab.record import Alarm, Reason, Step, TensorStep
+from layerlab.rules import path
 from layerlab.show.warn import warnings_of
 from layerlab.show.words import cut, plural, printable, some, span
 
@@ -212,7 +213,7 @@ class Check:
             if len(chosen) > 1:
                 when = f"step {step.index}" if t.moved else f"in all {len(seen)} steps"
             fate = Fate(False, t.reason.value, what_happened(t), alarm.cause if alarm else "", when)
-            alike[fate].append((t, alarm.cure if alarm else ""))
+            alike[fate].append((t, alarm.cure if alarm else _cure_of(t)))
         for fate, tensors in alike.items():
             self._lines.append(_line(fate, tensors, must_move))
         return self
@@ -247,6 +248,13 @@ def _line(fate: Fate, tensors: Sequence[tuple[TensorStep, str]], must_move: bool
     if len({cure for _, cure in tensors}) > 1:
         cure += f"\n# likewise for the {plural(len(tensors) - 1, 'other')}"
     return Line(False, said, cure)
+
+
+def _cure_of(t: TensorStep) -> str:
+    """What holds a buffer whose module is not frozen: nothing raises an alarm about that."""
+    if t.reason is not Reason.FORWARD:
+        return ""
+    return f"{path(t.info.module) if t.info.module else 'model'}.eval()  # again after every model.train()"
 
 
 def _alarm_about(t: TensorStep, alarms: Iterable[Alarm]) -> Alarm | None:
@@ -285,10 +293,10 @@ def _where(error: Exception, function: Callable[..., Any]) -> str:
 
 def _is_installed(file: str) -> bool:
     """Whether a file is Python's, a package's or this package's: nobody's own code."""
-    path = Path(file)
+    place = Path(file)
     homes = (sysconfig.get_path("stdlib"), Path(__file__).parents[1])
     return (
         file.startswith("<frozen")
-        or not {"site-packages", "dist-packages"}.isdisjoint(path.parts)
-        or any(path.is_relative_to(home) for home in homes)
+        or not {"site-packages", "dist-packages"}.isdisjoint(place.parts)
+        or any(place.is_relative_to(home) for home in homes)
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from html import escape
 
@@ -14,6 +15,10 @@ _LEFT = 'align="left" style="text-align:left"'
 _HEAD = 'align="left" style="text-align:left;font-weight:normal"'
 _CAPTION = 'align="left" style="text-align:left;white-space:nowrap"'
 _RIGHT = 'align="right" style="text-align:right"'
+_TABLE = 'style="margin-left:0"'  # JupyterLab centres a table in a widget
+
+_COLOURS = {letter.symbol: letter.colour for letter in ALPHABET.values()}
+_SYMBOL = re.compile("[●▲◆■✱○](?= )")
 
 
 def html(description: Description) -> str:
@@ -49,7 +54,7 @@ def _table(table: Table) -> Iterator[str]:
     if table.rows:
         if table.folded:
             yield f"<details><summary>{escape(table.title)}</summary>"
-        yield "<table>"
+        yield f"<table {_TABLE}>"
         if not table.folded:
             yield f"<caption {_CAPTION}>{escape(table.title)}</caption>"
         yield f"<thead><tr>{''.join(map(_heading, table.columns))}</tr></thead>"
@@ -63,7 +68,7 @@ def _table(table: Table) -> Iterator[str]:
         yield f"<p>{escape(table.title)}</p>"
     yield from map(_fold, table.folds)
     if table.notes:
-        yield f"<p><small>{escape('; '.join(table.notes))}</small></p>"
+        yield f"<p><small>{_coloured('; '.join(table.notes))}</small></p>"
 
 
 def _heading(column: Column) -> str:
@@ -85,7 +90,7 @@ def _content(cell: Cell, column: Column) -> str:
     mark = f"{_marks(cell.mark)} " if cell.mark else ""
     if cell.bar is not None:
         return f'<samp aria-hidden="true"{_colour(cell)}>{blocks(cell.bar)}</samp>'
-    said = escape(cell.text)
+    said = escape(cell.text) if column.code else _coloured(cell.text)
     if cell.reason and cell.text.startswith(ALPHABET[cell.reason].symbol):
         symbol = ALPHABET[cell.reason].symbol
         said = f"<span{_colour(cell)}>{symbol}</span>{escape(cell.text[len(symbol) :])}"
@@ -93,6 +98,11 @@ def _content(cell: Cell, column: Column) -> str:
         tag = "code" if column.names else "samp"
         said = f"<{tag}>{said}</{tag}>"
     return mark + said
+
+
+def _coloured(text: str) -> str:
+    """Escape a text, and give the alphabet's symbols in it their colours."""
+    return _SYMBOL.sub(lambda m: f'<span style="color:{_COLOURS[m[0]]}">{m[0]}</span>', escape(text))
 
 
 def _marks(marks: str) -> str:

@@ -52,14 +52,7 @@ class Explore(Shows):
             options = list(values.items()) if isinstance(values, dict) else [(str(v), v) for v in values]
             if len(options) < 2:
                 raise ValueError(f"{name}={values!r}: give two values or more to choose from")
-            control = ipywidgets.ToggleButtons if len(options) < 4 else ipywidgets.Dropdown
-            self.controls[name] = control(
-                options=options,
-                value=options[0][1],
-                description=name,
-                style={"description_width": "9em", "button_width": "auto"},
-                layout=ipywidgets.Layout(width="98%" if len(options) < 4 else "min(36em, 98%)"),
-            )
+            self.controls[name] = _control(name, options)
         self._view = ipywidgets.HTML()
         self._view.add_class("jp-RenderedHTMLCommon")  # its tables look like those in a cell's output
         super().__init__()
@@ -89,3 +82,17 @@ class Explore(Shows):
     def _as_html(self) -> str:
         chosen = ", ".join(f"{escape(n)}: <code>{escape(v)}</code>" for n, v in self._labels())
         return f"<p>Explore. {chosen}</p>" + (self.result._repr_html_() if self.result else "")
+
+
+def _control(name: str, options: list[tuple[str, Any]]) -> ipywidgets.Widget:
+    """Buttons for a few values, a menu for many; the label beside it either way."""
+    few = len(options) < 4
+    side_by_side = {"display": "flex", "flex_flow": "row wrap", "align_items": "baseline"} if few else {}
+    return (ipywidgets.ToggleButtons if few else ipywidgets.Dropdown)(
+        options=options,
+        value=options[0][1],
+        description=name,
+        tooltip=name,
+        style={"description_width": "9em", "button_width": "auto"} if few else {"description_width": "9em"},
+        layout=ipywidgets.Layout(width="98%" if few else "min(36em, 98%)", **side_by_side),
+    )

@@ -55,7 +55,7 @@ def test_a_step_as_html():
     about = "parameter 4×3 of Linear"
     expected = f"""\
 <div>
-<table>
+<table style="margin-left:0">
 <caption {caption}>step 0, AdamW, lr 0.1: 1 of 2 tensors moved</caption>
 <thead><tr><th scope="col" {left}>tensor</th><th scope="col" {left}>moved</th>\
 <th scope="col" {right}>‖Δ‖/‖w‖ (ratio)</th><th scope="col" {left}>why</th>\
@@ -81,7 +81,7 @@ def test_a_step_as_html():
 
 def test_an_alarm_as_html_stands_above_the_table_with_its_cure():
     drawn = html(describe_step(two_tasks()[1]))
-    assert drawn.index("cure: <code>model.hidden_task1.weight.grad = None</code>") < drawn.index("<table>")
+    assert drawn.index("cure: <code>model.hidden_task1.weight.grad = None</code>") < drawn.index("<table ")
     row = drawn.partition('<th scope="row"')[2].partition("</th>")[0]
     assert "⚠</strong>❄ <code>hidden_task1.weight</code>" in row
 
