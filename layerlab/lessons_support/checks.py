@@ -18,7 +18,7 @@ from layerlab.lessons_support.verdict import Line, Verdict
 from layerlab.record import Alarm, Reason, Step, TensorStep
 from layerlab.rules import path
 from layerlab.show.warn import warnings_of
-from layerlab.show.words import cut, plural, printable, some, span
+from layerlab.show.words import cut, likewise, printable, some, span
 
 T = TypeVar("T")
 Steps: TypeAlias = Step | Sequence[Step]
@@ -246,7 +246,7 @@ def _line(fate: Fate, tensors: Sequence[tuple[TensorStep, str]], must_move: bool
     said += (f" ({facts})" if facts else "") + (f": {printable(fate.cause)}" if fate.cause else "")
     cure = tensors[0][1]
     if len({cure for _, cure in tensors}) > 1:
-        cure += f"\n# likewise for the {plural(len(tensors) - 1, 'other')}"
+        cure += f"\n{likewise(len(tensors) - 1)}"
     return Line(False, said, cure)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 from layerlab.record import Alarm, TensorStep
 from layerlab.show.page import Description, Warn
-from layerlab.show.words import plural, printable
+from layerlab.show.words import likewise, printable
 
 NO_ALARM = "no alarm: nothing moved or stayed that was not meant to"
 
@@ -48,7 +48,7 @@ def _warn(group: Sequence[Alarm]) -> Warn:
     first = group[0]
     cure = [printable(line) for line in first.cure.splitlines()]
     if len({alarm.cure for alarm in group}) > 1:
-        cure.append(f"# likewise for the {plural(len(group) - 1, 'other')}")
+        cure.append(likewise(len(group) - 1))
     return Warn(
         level=first.level,
         names=tuple(printable(alarm.name) for alarm in group),

@@ -89,6 +89,11 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+def likewise(count: int) -> str:
+    """Comment under a cure that ``count`` more tensors need."""
+    return f"# likewise for the {'other' if count == 1 else f'{count} others'}"
+
+
 def blocks(fill: float, columns: int = 12) -> str:
     """Draw a bar of block characters, ``fill`` between 0 and 1; at least a sliver, so that it is seen."""
     eighths = max(1, round(min(max(fill, 0.0), 1.0) * columns * 8))
