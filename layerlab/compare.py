@@ -46,13 +46,23 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
     """
     if a.shape != b.shape or a.dtype != b.dtype:
         return False
+    if a.numel() == 0:
+        return True
     a, b = as_real(a), as_real(b)
     if a.is_floating_point():
-        integer = _INT[a.element_size()]
-        if a.dim() == 0:  # a 0-dim tensor of some strides cannot be viewed as another dtype
+        integer = torch.int64 if _in_eights(a) and _in_eights(b) else _INT[a.element_size()]
+        if a.is_contiguous() and b.is_contiguous():
+            a, b = a.view(-1), b.view(-1)
+        elif a.dim() == 0:  # a 0-dim tensor of some strides cannot be viewed as another dtype
             a, b = a.reshape(1), b.reshape(1)
         a, b = a.view(integer), b.view(integer)
     return torch.equal(a, b)
+
+
+def _in_eights(tensor: Tensor) -> bool:
+    """Whether its memory can be read eight bytes at a time, which is half as long for float32."""
+    size, offset = tensor.element_size(), tensor.storage_offset()
+    return bool(tensor.is_contiguous() and tensor.numel() * size % 8 == 0 and offset * size % 8 == 0)
 
 
 def grad_state(grad: Tensor | None) -> tuple[Grad, float]:
@@ -143,6 +153,8 @@ def _difference(x: Tensor, y: Tensor, scratch: Tensor) -> Tensor:
 
 def _flat_pair(shadow: Tensor, now: Tensor) -> tuple[Tensor, Tensor]:
     """Flatten both in the order of their memory, so that the flat shadow is a view to write to."""
+    if shadow.is_contiguous() and now.is_contiguous():
+        return shadow.view(-1), now.view(-1)
     order = memory_order(shadow)
     flat = shadow.permute(order).view(-1) if shadow.dim() else shadow.view(1)
     return flat, now.permute(order).reshape(-1)

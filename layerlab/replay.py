@@ -46,6 +46,8 @@ class Sample:
         tensor = tensor.detach()
         if self.block is None or tensor.shape != self.parameter.shape:
             return tensor.clone(memory_format=torch.preserve_format)
+        if tensor.is_contiguous() and self.parameter.is_contiguous():
+            return tensor.view(-1)[self.block].clone()
         # In memory order, so that sampling a channels-last tensor does not copy all of it.
         flat = tensor.permute(memory_order(self.parameter)).reshape(-1)
         return flat[self.block].clone()
