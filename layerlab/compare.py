@@ -14,6 +14,7 @@ from layerlab.record import Grad
 
 # Big enough to hide Python's overhead, small enough that a chunk's difference stays in the cache.
 _CHUNK = 1 << 18
+_LONG = 1 << 14
 _INT = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -50,19 +51,21 @@ def same_bits(a: Tensor, b: Tensor) -> bool:
         return True
     a, b = as_real(a), as_real(b)
     if a.is_floating_point():
-        integer = torch.int64 if _in_eights(a) and _in_eights(b) else _INT[a.element_size()]
-        if a.is_contiguous() and b.is_contiguous():
-            a, b = a.view(-1), b.view(-1)
-        elif a.dim() == 0:  # a 0-dim tensor of some strides cannot be viewed as another dtype
+        if _in_eights(a) and _in_eights(b):
+            return torch.equal(a.view(-1).view(torch.int64), b.view(-1).view(torch.int64))
+        if a.dim() == 0:  # a 0-dim tensor of some strides cannot be viewed as another dtype
             a, b = a.reshape(1), b.reshape(1)
+        integer = _INT[a.element_size()]
         a, b = a.view(integer), b.view(integer)
     return torch.equal(a, b)
 
 
 def _in_eights(tensor: Tensor) -> bool:
-    """Whether its memory can be read eight bytes at a time, which is half as long for float32."""
-    size, offset = tensor.element_size(), tensor.storage_offset()
-    return bool(tensor.is_contiguous() and tensor.numel() * size % 8 == 0 and offset * size % 8 == 0)
+    """Whether it is long, and its memory can be read eight bytes at a time: half as long for float32."""
+    size, count = tensor.element_size(), tensor.numel()
+    if count < _LONG or count * size % 8 or tensor.storage_offset() * size % 8:
+        return False
+    return tensor.is_contiguous()
 
 
 def grad_state(grad: Tensor | None) -> tuple[Grad, float]:

@@ -102,7 +102,8 @@ class Observer:
             and facts.optimizer == stepping
             and facts.grad != "none"
         ]
-        self._verdicts, self.error = self._explainers[stepping].explain(stepped)
+        with one_thread():
+            self._verdicts, self.error = self._explainers[stepping].explain(stepped)
         self.looked = True
 
     def after(
@@ -163,14 +164,13 @@ class Observer:
         verdict = self._verdicts.get(id(watched.tensor))
         rows = _idle_rows(watched) if verdict is not None and verdict.idle_rows else 0
         weight_norm, outside, before = watched.norm, watched.outside, watched.shadow
+        holds = False
         if verdict is not None and verdict.reason is not Reason.UNKNOWN:
             holds = verdict.holds(before, watched.tensor)
-        else:
-            holds = False
+            if not holds:
+                self._explainers[stepping].distrust_samples()
         change = watched.advance()
         reason = _reason(change, outside, facts, stepping, verdict, holds)
-        if verdict is not None and not holds and verdict.sample.block is not None:
-            self._explainers[stepping].distrust_samples()
         return TensorStep(
             info=watched.info,
             training=watched.named.module.training,

@@ -17,7 +17,7 @@ from torch.optim import Optimizer
 
 from layerlab.compare import as_real, grad_state, same_bits
 from layerlab.record import Parts, Reason
-from layerlab.replay import NeedsClosure, Sample, Without, step_without, widen
+from layerlab.replay import NeedsClosure, Replay, Sample, Without, sampled_grad, widen
 
 SAMPLE = 4096
 """Elements replayed of a larger tensor: enough for a cause, cheap beside the step itself."""
@@ -81,6 +81,7 @@ class Explainer:
         self._optimizer = weakref.ref(optimizer)
         self._elements = elements
         self._elementwise: bool | None = None
+        self._together: bool | None = None
 
     def explain(self, parameters: Sequence[Tensor]) -> tuple[dict[int, Verdict], str]:
         """Explain the step that is about to happen, for parameters that have a gradient.
@@ -101,7 +102,9 @@ class Explainer:
             return {}, ""
         try:
             samples = [self._sample(optimizer, p) for p in parameters]
-            verdicts = _verdicts(optimizer, samples)
+            if self._elementwise and self._together is None:
+                self._together = _go_together(optimizer, samples)
+            verdicts = _verdicts(optimizer, samples, bool(self._elementwise and self._together))
             # What a sample cannot settle (it stays, or not by its gradient) is asked of the whole.
             settled = (Reason.GRADIENT, Reason.LR_ZERO)
             doubtful = [v.sample for v in verdicts if v.sample.block and v.reason not in settled]
@@ -140,39 +143,47 @@ class Explainer:
 
 def _is_elementwise(optimizer: Optimizer, sample: Sample) -> bool:
     """Whether stepping a sample gives the same bits as sampling the stepped whole."""
-    whole = step_without(optimizer, [Sample(sample.parameter)])[0]
+    whole = Replay(optimizer, [Sample(sample.parameter)]).step()[0]
     try:
-        part = step_without(optimizer, [sample])[0]
+        part = Replay(optimizer, [sample]).step()[0]
     except Exception:  # an optimizer that needs the tensor's own shape
         return False
     return same_bits(sample.of(whole), part)
 
 
-def _verdicts(optimizer: Optimizer, samples: list[Sample]) -> list[Verdict]:
-    """Replay, then take away the gradient, weight decay and stored state in turn."""
-    before = [s.of(s.parameter) for s in samples]
-    full = step_without(optimizer, samples)
+def _go_together(optimizer: Optimizer, samples: list[Sample]) -> bool:
+    """Whether stepping the samples as a few long tensors gives the same bits as one by one."""
+    apart = Replay(optimizer, samples).step()
+    try:
+        together = Replay(optimizer, samples, together=True).step()
+    except Exception:  # an optimizer that needs the tensors' own shapes
+        return False
+    return all(map(same_bits, apart, together))
 
-    nonzero = [grad_state(_sampled_grad(s))[0] != "zero" for s in samples]
-    no_gradient = _where(nonzero, optimizer, samples, _NO_GRADIENT, otherwise=full)
+
+def _verdicts(optimizer: Optimizer, samples: list[Sample], together: bool = False) -> list[Verdict]:
+    """Replay, then take away the gradient, weight decay and stored state in turn."""
+    replay = Replay(optimizer, samples, together)
+    before = [s.of(s.parameter) for s in samples]
+    full = replay.step()
+
+    nonzero = [grad_state(sampled_grad(s))[0] != "zero" for s in samples]
+    no_gradient = _where(nonzero, replay, _NO_GRADIENT, otherwise=full)
 
     still_moves = [not same_bits(a, b) for a, b in zip(no_gradient, before, strict=True)]
-    no_decay = _where(still_moves, optimizer, samples, _NO_DECAY, otherwise=no_gradient)
+    no_decay = _where(still_moves, replay, _NO_DECAY, otherwise=no_gradient)
 
     by_state = [not same_bits(a, b) for a, b in zip(no_decay, before, strict=True)]
-    nothing = _where(by_state, optimizer, samples, _NOTHING, otherwise=before)
+    nothing = _where(by_state, replay, _NOTHING, otherwise=before)
 
     stays = [i for i in range(len(samples)) if same_bits(full[i], before[i])]
     why = _why_they_stay(optimizer, [samples[i] for i in stays], [nonzero[i] for i in stays])
     stayed = dict(zip(stays, why, strict=True))
 
+    parts = _parts(before, full, no_gradient, no_decay, nothing)
     verdicts = []
     for i, sample in enumerate(samples):
-        start, end, zero, plain, bare = (
-            widen(t) for t in (before[i], full[i], no_gradient[i], no_decay[i], nothing[i])
-        )
-        # What moves it with none of the three is decay under another name (ASGD's lambd).
-        momentum, decay = plain - bare, (zero - plain) + (bare - start)
+        gradient, momentum, decay = parts[i]
         if i in stayed:
             reason = stayed[i]
         elif nonzero[i] and not same_bits(full[i], no_gradient[i]):
@@ -180,28 +191,39 @@ def _verdicts(optimizer: Optimizer, samples: list[Sample]) -> list[Verdict]:
         else:
             reason = _larger(momentum, decay)
         idle = _idle_moves(sample, full[i], before[i])
-        verdicts.append(Verdict(sample, reason, full[i], end - zero, momentum, decay, idle))
+        verdicts.append(Verdict(sample, reason, full[i], gradient, momentum, decay, idle))
     return verdicts
 
 
-def _where(
-    chosen: list[bool], optimizer: Optimizer, samples: list[Sample], without: Without, otherwise: list[Tensor]
-) -> list[Tensor]:
-    """Step the chosen samples with something taken away; the others keep ``otherwise``."""
-    stepped = list(otherwise)
-    picked = [i for i, choose in enumerate(chosen) if choose]
-    if picked:
-        for i, value in zip(
-            picked, step_without(optimizer, [samples[i] for i in picked], without), strict=True
-        ):
-            stepped[i] = value
-    return stepped
+def _parts(*stages: list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """What the gradient, the stored state and weight decay did to each sample; their sum is Δ.
+
+    The stages are the samples before the step, after it, and after a step without gradient, also without
+    weight decay, also without stored state. All samples of a dtype and device are subtracted in one go.
+    """
+    alike: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    for i, tensor in enumerate(stages[0]):
+        alike.setdefault((tensor.dtype, tensor.device), []).append(i)
+    found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
+    for places in alike.values():
+        flat = (widen(torch.cat([stage[i].reshape(-1) for i in places])) for stage in stages)
+        start, end, zero, plain, bare = flat
+        # What moves it with none of the three is decay under another name (ASGD's lambd).
+        pieces = end - zero, plain - bare, (zero - plain) + (bare - start)
+        sizes = [stages[0][i].numel() for i in places]
+        found.update(zip(places, zip(*(piece.split(sizes) for piece in pieces), strict=True), strict=True))
+    return [
+        tuple(piece.view(tensor.shape) for piece in found[i])  # type: ignore[misc]
+        for i, tensor in enumerate(stages[0])
+    ]
 
 
-def _sampled_grad(sample: Sample) -> Tensor:
-    gradient = sample.parameter.grad
-    assert gradient is not None  # `step_without` refuses a parameter without a gradient
-    return gradient if gradient.is_sparse else sample.of(gradient)
+def _where(chosen: list[bool], replay: Replay, without: Without, otherwise: list[Tensor]) -> list[Tensor]:
+    """Step with something taken away where that is asked for; the others keep ``otherwise``."""
+    if not any(chosen):
+        return otherwise
+    stepped = replay.step(without)
+    return [new if ask else old for ask, new, old in zip(chosen, stepped, otherwise, strict=True)]
 
 
 def _larger(momentum: Tensor, weight_decay: Tensor) -> Reason:
@@ -219,14 +241,15 @@ def _why_they_stay(optimizer: Optimizer, samples: list[Sample], nonzero: list[bo
     at_zero = [i for i, s in enumerate(samples) if _lr(optimizer, s.parameter) == 0]
     if at_zero:
         chosen = [samples[i] for i in at_zero]
-        for i, end in zip(at_zero, step_without(optimizer, chosen, lr=1.0), strict=True):
+        for i, end in zip(at_zero, Replay(optimizer, chosen).step(lr=1.0), strict=True):
             if not same_bits(end, samples[i].of(samples[i].parameter)):
                 reasons[i] = Reason.LR_ZERO
     rest = [i for i, reason in enumerate(reasons) if reason is not Reason.LR_ZERO]
     if rest:
         chosen = [samples[i] for i in rest]
-        wide = step_without(optimizer, chosen, double=True)
-        from_zero = step_without(optimizer, chosen, double=True, at_zero=True)
+        replay = Replay(optimizer, chosen)
+        wide = replay.step(double=True)
+        from_zero = replay.step(double=True, at_zero=True)
         for i, end, update in zip(rest, wide, from_zero, strict=True):
             if update.any() or not torch.equal(end, widen(samples[i].of(samples[i].parameter))):
                 reasons[i] = Reason.BELOW_RESOLUTION
@@ -248,5 +271,5 @@ def _lr(optimizer: Optimizer, parameter: Tensor) -> float | None:
 
 def _idle_moves(sample: Sample, after: Tensor, before: Tensor) -> bool:
     """Whether an element with a zero gradient moves while others have a gradient."""
-    gradient = _sampled_grad(sample)
+    gradient = sampled_grad(sample)
     return not gradient.is_sparse and bool(((gradient == 0) & (after != before)).any())

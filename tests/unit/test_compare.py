@@ -8,7 +8,7 @@ import torch
 from layerlab.compare import advance, copy_of, same_bits
 from layerlab.replay import Sample
 
-SHAPES = [(), (0,), (2, 0), (1,), (3,), (4,), (5, 7), (8, 8), (4, 3, 3, 3), (6, 1, 1, 1)]
+SHAPES = [(), (0,), (2, 0), (1,), (3,), (4,), (5, 7), (8, 8), (4, 3, 3, 3), (6, 1, 1, 1), (3, 64, 128)]
 DTYPES = [
     torch.float32,
     torch.float64,
