@@ -257,7 +257,8 @@ class Observer:
         if verdict is not None and record.parts is not None and verdict.sample.block is None:
             pieces = (verdict.gradient, verdict.momentum, verdict.weight_decay)
             names = ("gradient", "momentum", "weight_decay")
-            values.parts = {n: p for n, p in zip(names, pieces, strict=True) if p is not None}
+            # Copies: a piece is a view of one long tensor, which it would keep in memory.
+            values.parts = {n: copy_of(p) for n, p in zip(names, pieces, strict=True) if p is not None}
         if record.optimizer is not None:
             stored = self.optimizers[record.optimizer].state.get(tensor, {})
             values.state = {k: v.detach().clone() for k, v in stored.items() if isinstance(v, Tensor)}

@@ -108,8 +108,8 @@ class Explainer:
             # What a sample cannot settle (it stays, or not by its gradient) is asked of the whole.
             settled = (Reason.GRADIENT, Reason.LR_ZERO)
             doubtful = [v.sample for v in verdicts if v.sample.block and v.reason not in settled]
-            if doubtful:
-                verdicts += _verdicts(optimizer, [Sample(s.parameter) for s in doubtful])
+            for one in doubtful:  # in turn, for the memory's sake
+                verdicts += _verdicts(optimizer, [Sample(one.parameter)])
             return {id(v.sample.parameter): v for v in verdicts}, ""
         except Exception as error:
             unknown = {id(p): Verdict(Sample(p), Reason.UNKNOWN) for p in parameters}
@@ -199,11 +199,12 @@ def _parts(*stages: list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
     """What the gradient, the stored state and weight decay did to each sample; their sum is Δ.
 
     The stages are the samples before the step, after it, and after a step without gradient, also without
-    weight decay, also without stored state. All samples of a dtype and device are subtracted in one go.
+    weight decay, also without stored state. Small ones of a dtype and device are subtracted in one go.
     """
-    alike: dict[tuple[torch.dtype, torch.device], list[int]] = {}
+    alike: dict[tuple[torch.dtype, torch.device, int | None], list[int]] = {}
     for i, tensor in enumerate(stages[0]):
-        alike.setdefault((tensor.dtype, tensor.device), []).append(i)
+        alone = i if tensor.numel() > SAMPLE else None
+        alike.setdefault((tensor.dtype, tensor.device, alone), []).append(i)
     found: dict[int, tuple[Tensor, Tensor, Tensor]] = {}
     for places in alike.values():
         flat = (widen(torch.cat([stage[i].reshape(-1) for i in places])) for stage in stages)
