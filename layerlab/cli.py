@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from importlib import metadata, util
 from pathlib import Path
+from urllib.parse import quote
 
 from layerlab import doctor
 
@@ -72,7 +73,10 @@ def lab_arguments(name: str, *, root: bool) -> list[str]:
             f"JupyterLab is not installed for {sys.executable}; cure: "
             f"{sys.executable} -m pip install 'layerlab[lab]'"
         )
-    return [*(["--allow-root"] if root else []), str(notebook.resolve())]
+    notebook = notebook.resolve()
+    # Named twice: for the browser that opens by itself, and for the address that is printed.
+    address = f"--LabApp.default_url=/lab/tree/{quote(notebook.name)}"
+    return [*(["--allow-root"] if root else []), address, str(notebook)]
 
 
 def open_lab(name: str) -> int:

@@ -154,6 +154,8 @@ class Observer:
         parameter = watched.tensor
         optimizer, group, options = member or (None, None, {})
         frozen = how_frozen(parameter) if parameter.requires_grad else "requires_grad"
+        if frozen == "requires_grad" and parameter.requires_grad:
+            frozen = None  # a handle holds it, but somebody has set its flag back
         if frozen is None and member and _lr(options) == 0 and some_learn:
             frozen = "lr_zero"
         grad, largest = grad_state(parameter.grad)

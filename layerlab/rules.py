@@ -199,8 +199,8 @@ def buffers_of_frozen_modules(step: Step) -> Iterator[Alarm]:
         yield Alarm(
             "frozen-statistics", "alarm", module or first.name, step.index,
             f"its parameters are frozen, but its buffers moved ({names}): {first.reason}",
-            f"{first.info.module_type} is in train mode and updates its running statistics in every forward "
-            "pass, with or without gradients (no_grad too)"
+            f"{first.info.module_type} ran in train mode, and then every forward pass updates its running "
+            "statistics, with or without gradients (no_grad too)"
             if forward
             else "something wrote to them in place",
             f"{path(module) if module else 'model'}.eval()  # again after every model.train()",

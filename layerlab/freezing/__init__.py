@@ -159,7 +159,10 @@ def freeze(
     BatchNorm modules. Call `freeze` on the copy.
     """
     if how not in WAYS:
-        raise ValueError(f"how={how!r} is not a way to freeze; the ways are {', '.join(map(repr, WAYS))}")
+        raise ValueError(
+            f"how={how!r} is not a way to freeze; the ways are {', '.join(map(repr, WAYS))}. "
+            "Several patterns go in a list: freeze(model, ['layer1', 'layer2'])"
+        )
     if batchnorm not in get_args(BatchNorm):
         raise ValueError(f"batchnorm={batchnorm!r} is neither 'eval' nor 'train'")
     if optimizer is not None and not isinstance(optimizer, Optimizer):

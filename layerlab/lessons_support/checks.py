@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
-import linecache
-import sysconfig
-import traceback
+import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
 from layerlab.ledger import Ledger
+from layerlab.lessons_support.mishaps import said, where
 from layerlab.lessons_support.scoring import one_step, what_happened
 from layerlab.lessons_support.verdict import Line, Verdict
 from layerlab.record import Alarm, Reason, Step, TensorStep
 from layerlab.rules import path
 from layerlab.show.warn import warnings_of
-from layerlab.show.words import cut, likewise, printable, some, span
+from layerlab.show.words import likewise, printable, some, span
 
 T = TypeVar("T")
 Steps: TypeAlias = Step | Sequence[Step]
 
-NO_STEP = "no step was recorded: call optimizer.step() inside the with block"
-LONGEST_MESSAGE = 300
+NO_STEP = "no step was recorded: call step() of a watched optimizer inside the with block"
 
 
 class Check:
@@ -38,17 +34,26 @@ class Check:
     Once `run` failed, the later requirements make no sense: they are counted, and not looked at. So that
     nothing between them raises, give `moved`, `stayed` and `reason` the ledger (and ``at``) and not
     ``ledger[1]``, and give `that` a function.
+
+    Parameters
+    ----------
+    title
+        Stands above the verdict.
+    called
+        What the learner's code calls the things in a cure: ``{"model": "net"}``.
     """
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, called: Mapping[str, str] | None = None) -> None:
         self.title = title
+        self._called = dict(called or {})
         self._lines: list[Line] = []
         self._broken = False
         self._skipped = 0
 
     def verdict(self) -> Verdict:
         """How the requirements so far were met; show it as the last expression of the cell."""
-        return Verdict(self.title, tuple(self._lines), self._skipped)
+        lines = (replace(line, cure=self._in_their_words(line.cure)) for line in self._lines)
+        return Verdict(self.title, tuple(lines), self._skipped)
 
     def run(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T | None:
         """Call the learner's function; require that it ends without an exception.
@@ -66,14 +71,14 @@ class Check:
             result = function(*args, **kwargs)
         except Exception as error:
             self._broken = True
-            self._lines.append(Line(False, f"{name} raised {_said(error)}{_where(error, function)}"))
+            self._lines.append(Line(False, f"{name} raised {said(error)}{where(error, function)}"))
             return None
         done = Line(True, f"{name} ran to its end")
         if done not in self._lines:  # once is enough to read
             self._lines.append(done)
         return result
 
-    def moved(self, steps: Steps, *names: str, at: int | None = None) -> Check:
+    def moved(self, steps: Steps, *names: str, at: int | None = None, label: str = "") -> Check:
         """Require that each of these tensors moved: in the step, or in at least one step of the ledger.
 
         Parameters
@@ -81,23 +86,27 @@ class Check:
         steps
             A step, or a ledger.
         *names
-            Names of tensors; those that met the same fate share a line of the verdict.
+            Names of tensors or modules; those that met the same fate share a line of the verdict.
         at
             Which step of the ledger alone counts. If it was never taken, the requirement fails.
+        label
+            Stands before the line: ``"step on task 1"``.
 
         Raises
         ------
         ValueError
             If no tensor is named.
+        TypeError
+            If the first argument is no ledger and no step.
         """
-        return self._all(steps, names, at, must_move=True)
+        return self._all(steps, names, at, label, must_move=True)
 
-    def stayed(self, steps: Steps, *names: str, at: int | None = None) -> Check:
+    def stayed(self, steps: Steps, *names: str, at: int | None = None, label: str = "") -> Check:
         """Require that each of these tensors stayed: in the step, or in every step of the ledger.
 
         Parameters and errors are those of `moved`.
         """
-        return self._all(steps, names, at, must_move=False)
+        return self._all(steps, names, at, label, must_move=False)
 
     def reason(self, steps: Steps, name: str, reason: Reason | str, *, at: int | None = None) -> Check:
         """Require that a tensor moved or stayed for this reason in one step.
@@ -107,6 +116,8 @@ class Check:
         ValueError
             If there is no such reason, or the ledger has several steps and ``at`` does not choose.
         """
+        if reason not in list(Reason):
+            raise ValueError(f"no reason {reason!r}; the reasons are {', '.join(Reason)}")
         wanted = Reason(reason)
         if self._is_skipped() or not (chosen := self._chosen(steps, at)):
             return self
@@ -138,7 +149,7 @@ class Check:
         try:
             met = bool(ok() if callable(ok) else ok)
         except Exception as error:
-            met, bad = False, f"{bad} ({_said(error)})"
+            met, bad = False, f"{bad} ({said(error)})"
         self._lines.append(Line(met, printable(good if met else bad)))
         return self
 
@@ -164,12 +175,18 @@ class Check:
         self._skipped += self._broken
         return self._broken
 
+    def _in_their_words(self, cure: str) -> str:
+        for ours, theirs in self._called.items():
+            cure = re.sub(rf"\b{re.escape(ours)}\b", theirs, cure)
+        return cure
+
     def _chosen(self, steps: Steps, at: int | None) -> list[Step]:
         """The steps that count; where there is none, that is a failed requirement."""
+        given: Any = steps
+        if isinstance(given, str) or not isinstance(given, (Step, Sequence)):
+            raise TypeError(f"give a ledger or a step of it first, not {type(given).__name__}")
         if isinstance(steps, Step):
             return [steps]
-        if not isinstance(steps, Sequence):
-            raise TypeError(f"give a ledger or a step of it, not {type(steps).__name__}")
         if not steps:
             self._lines.append(Line(False, NO_STEP))
             return []
@@ -187,13 +204,15 @@ class Check:
             self._lines.append(Line(False, printable(error.args[0])))
             return None
 
-    def _all(self, steps: Steps, names: Sequence[str], at: int | None, *, must_move: bool) -> Check:
-        if not names:
-            raise ValueError("name at least one tensor")
+    def _all(
+        self, steps: Steps, names: Sequence[str], at: int | None, label: str, *, must_move: bool
+    ) -> Check:
         if self._is_skipped() or not (chosen := self._chosen(steps, at)):
             return self
+        if not names:
+            raise ValueError("name at least one tensor")
         alike: dict[Fate, list[tuple[TensorStep, str]]] = defaultdict(list)
-        for name in names:
+        for name in _tensors_of(names, chosen):
             seen = [step for step in chosen if name in step]
             if not seen:
                 self._tensor(chosen[-1], name)
@@ -215,7 +234,8 @@ class Check:
             fate = Fate(False, t.reason.value, what_happened(t), alarm.cause if alarm else "", when)
             alike[fate].append((t, alarm.cure if alarm else _cure_of(t)))
         for fate, tensors in alike.items():
-            self._lines.append(_line(fate, tensors, must_move))
+            line = _line(fate, tensors, must_move)
+            self._lines.append(replace(line, text=f"{label}: {line.text}") if label else line)
         return self
 
 
@@ -250,11 +270,22 @@ def _line(fate: Fate, tensors: Sequence[tuple[TensorStep, str]], must_move: bool
     return Line(False, said, cure)
 
 
+def _tensors_of(names: Sequence[str], steps: Sequence[Step]) -> Iterator[str]:
+    """The names, a module's by those of its tensors."""
+    for name in names:
+        known = [n for step in steps for n in step if n == name or n.startswith(f"{name}.")]
+        yield from dict.fromkeys(known) or [name]
+
+
 def _cure_of(t: TensorStep) -> str:
-    """What holds a buffer whose module is not frozen: nothing raises an alarm about that."""
-    if t.reason is not Reason.FORWARD:
-        return ""
-    return f"{path(t.info.module) if t.info.module else 'model'}.eval()  # again after every model.train()"
+    """What holds a tensor that is not frozen at all: nothing raises an alarm about that."""
+    if t.moved and t.reason is Reason.FORWARD:
+        return (
+            f"{path(t.info.module) if t.info.module else 'model'}.eval()  # again after every model.train()"
+        )
+    if t.moved and t.requires_grad and t.frozen is None:
+        return f"{path(t.name)}.requires_grad_(False)  # before backward(); its flag is still True"
+    return ""
 
 
 def _alarm_about(t: TensorStep, alarms: Iterable[Alarm]) -> Alarm | None:
@@ -268,35 +299,3 @@ def _alarm_about(t: TensorStep, alarms: Iterable[Alarm]) -> Alarm | None:
         and (alarm.code == "frozen-statistics") == (t.info.kind == "buffer")  # these speak of buffers only
     ]
     return next(iter(own or above), None)
-
-
-def _said(error: Exception) -> str:
-    message = cut(printable(" ".join(str(error).split())), LONGEST_MESSAGE)
-    return f"{type(error).__name__}: {message}" if message else type(error).__name__
-
-
-def _where(error: Exception, function: Callable[..., Any]) -> str:
-    """The innermost line of the function's own cell (or file) that an exception passed through.
-
-    If it passed through none, because the function is a module, say: of any code that is not installed.
-    """
-    frames = [(f, n, f.f_code.co_filename) for f, n in traceback.walk_tb(error.__traceback__)]
-    home = getattr(getattr(inspect.unwrap(function), "__code__", None), "co_filename", None)
-    own = [frame for frame in frames if frame[2] == home]
-    own = own or [frame for frame in frames if not _is_installed(frame[2])]
-    if not own:
-        return ""
-    frame, number, file = own[-1]
-    code = printable(linecache.getline(file, number, frame.f_globals).strip())
-    return f", at line {number}" + (f": {code}" if code else "")
-
-
-def _is_installed(file: str) -> bool:
-    """Whether a file is Python's, a package's or this package's: nobody's own code."""
-    place = Path(file)
-    homes = (sysconfig.get_path("stdlib"), Path(__file__).parents[1])
-    return (
-        file.startswith("<frozen")
-        or not {"site-packages", "dist-packages"}.isdisjoint(place.parts)
-        or any(place.is_relative_to(home) for home in homes)
-    )

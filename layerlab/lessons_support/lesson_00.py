@@ -16,7 +16,7 @@ from layerlab.names import find
 
 def check_freeze_body(freeze_body: Callable[[nn.Module], object]) -> Verdict:
     """Train three steps after ``freeze_body(net)`` and look for anything of body or norm that moved."""
-    check = Check("body and norm frozen, head trains")
+    check = Check("body and norm frozen, head trains", called={"model": "net"})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         layers = OrderedDict(body=nn.Linear(4, 3, bias=False), norm=nn.BatchNorm1d(3), head=nn.Linear(3, 2))
@@ -24,6 +24,10 @@ def check_freeze_body(freeze_body: Callable[[nn.Module], object]) -> Verdict:
         x, y = torch.randn(8, 4), torch.randint(0, 2, (8,))
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     check.run(freeze_body, net)
+
+    if not any(p.requires_grad for p in net.parameters()):
+        check.that(False, "", "head is frozen too, so nothing can train: freeze body and norm alone")
+        return check.verdict()
 
     def train_three_steps() -> None:
         for _ in range(3):

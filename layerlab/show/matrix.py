@@ -18,7 +18,7 @@ from layerlab.show.words import plural, printable
 
 SHOWN = 12
 """Steps that get a column of their own: the last ones."""
-EMPTY = "no step recorded yet: call optimizer.step() inside the with block"
+EMPTY = "no step recorded yet: call step() of a watched optimizer inside the with block"
 
 
 def describe_steps(steps: Sequence[Step], alarms: Sequence[Alarm]) -> Description:

@@ -66,10 +66,33 @@ class Explore(Shows):
         """The value of every setting."""
         return {name: control.value for name, control in self.controls.items()}
 
+    def choose(self, **labels: str) -> None:
+        """Set controls by the labels that they show, as clicks would; one run for each that changes.
+
+        Raises
+        ------
+        ValueError
+            For a setting or a label that there is not; then nothing is changed.
+        """
+        for name, label in labels.items():
+            if name not in self.controls:
+                raise ValueError(f"no setting {name!r}; the settings are {', '.join(self.controls)}")
+            known = [known for known, _ in self.controls[name].options]
+            if label not in known:
+                raise ValueError(f"{name}={label!r}: the labels are {', '.join(map(repr, known))}")
+        for name, label in labels.items():
+            self.controls[name].label = label
+
     def _redraw(self) -> None:
         self._view.value = ""  # an old result beside new settings would be a false one
         self.result = None
-        self.result = self._run(**self.settings)
+        result = self._run(**self.settings)
+        if not hasattr(result, "_repr_html_"):
+            name = getattr(self._run, "__name__", "run")
+            raise TypeError(
+                f"{name} must return a ledger, not {type(result).__name__}: is its return missing?"
+            )
+        self.result = result
         self._view.value = self.result._repr_html_()
 
     def _labels(self) -> list[tuple[str, str]]:

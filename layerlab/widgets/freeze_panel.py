@@ -65,8 +65,8 @@ class FreezePanel(Shows):
         layers: Sequence[str] | None = None,
         method: str = "requires_grad",
     ) -> None:
+        self._handle: Freeze | None = None  # first, for `close` after an error below
         self._model, self._optimizer = model, optimizer
-        self._handle: Freeze | None = None
         self._said = ""
         self._busy = False
         names = list(layers) if layers is not None else _top_level(model)
@@ -218,9 +218,9 @@ class FreezePanel(Shows):
         if not late or self.method.value != "requires_grad" or self.clear_grad.value:
             return ""
         return (
-            f"too late for this step: {late[0].name} already has a gradient"
+            f"too late if step() comes next: {late[0].name} already has a gradient"
             + (f" (so have {len(late) - 1} more)" if len(late) > 1 else "")
-            + ", and step() applies every gradient that is not None. "
+            + ", and step() applies every gradient that is not None. No harm if zero_grad() comes first. "
             f"Cure: {path(late[0].name)}.grad = None, or tick “also clear gradients”."
         )
 

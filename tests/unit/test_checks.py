@@ -119,7 +119,7 @@ def test_statistics_of_a_frozen_module_are_cured_by_eval():
     stayed, moved, weight = check.verdict().lines
     assert stayed.ok
     assert moved.text.startswith("1.running_mean, 1.running_var must stay still, but moved (forward pass, ")
-    assert "BatchNorm1d is in train mode" in moved.text
+    assert "BatchNorm1d ran in train mode" in moved.text
     assert moved.cure.startswith("model[1].eval()")
     assert not weight.ok
     assert "train mode" not in weight.text  # that alarm speaks of the buffers
@@ -326,3 +326,32 @@ def test_the_same_run_has_the_same_verdict():
     said = {repr(Check("x").stayed(article_run()[0], "left.weight", "out.weight", at=1)) for _ in range(2)}
     assert len(said) == 1
     assert " at 0x" not in said.pop()
+
+
+# -- in the learner's words ----------------------------------------------------------------------------------
+
+
+def test_a_cure_calls_things_as_the_learner_does():
+    net = Branches()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watch(net, optimizer) as ledger:
+        net(torch.randn(4, 3)).sum().backward()
+        optimizer.step()
+    check = Check("", called={"model.out.weight": "w", "model": "net"})
+    verdict = check.stayed(ledger, "left", "out", label="step 0").verdict()
+    assert [line.text.partition(":")[0] for line in verdict.lines] == ["step 0"]
+    assert verdict.lines[0].cure.startswith("net.left.weight.requires_grad_(False)")
+    verdict = Check("", called={"model.out.weight": "w"}).stayed(ledger, "out.weight").verdict()
+    assert verdict.lines[0].cure.startswith("w.requires_grad_(False)")
+
+
+def test_a_module_stands_for_its_tensors(fixed):
+    verdict = Check("").moved(fixed, "norm").verdict()
+    assert "norm.running_mean" in verdict.lines[0].text
+
+
+def test_a_forgotten_ledger_and_an_unknown_reason_are_told(fixed):
+    with pytest.raises(TypeError, match="give a ledger or a step of it first, not str"):
+        Check("").stayed("out")
+    with pytest.raises(ValueError, match="no reason 'gradint'; the reasons are gradient, momentum"):
+        Check("").reason(fixed, "out.weight", "gradint", at=0)

@@ -23,7 +23,10 @@ def checkout(tmp_path, monkeypatch):
 
 def test_the_first_lesson_opens_unless_told(checkout):
     assert cli.build_parser().parse_args(["lab"]).notebook == "00_start_here.ipynb"
-    assert cli.lab_arguments("00_start_here.ipynb", root=False) == [str(checkout / "00_start_here.ipynb")]
+    assert cli.lab_arguments("00_start_here.ipynb", root=False) == [
+        "--LabApp.default_url=/lab/tree/00_start_here.ipynb",
+        str(checkout / "00_start_here.ipynb"),
+    ]
 
 
 def test_root_is_allowed_and_only_root_needs_it(checkout):
@@ -32,7 +35,10 @@ def test_root_is_allowed_and_only_root_needs_it(checkout):
 
 
 def test_a_lesson_by_its_name(checkout):
-    assert cli.lab_arguments("01_sgd_vs_adam", root=False) == [str(checkout / "01_sgd_vs_adam.ipynb")]
+    assert cli.lab_arguments("01_sgd_vs_adam", root=False) == [
+        "--LabApp.default_url=/lab/tree/01_sgd_vs_adam.ipynb",
+        str(checkout / "01_sgd_vs_adam.ipynb"),
+    ]
 
 
 def test_from_inside_the_lessons_folder(checkout, monkeypatch):
@@ -49,7 +55,10 @@ def test_from_anywhere_with_an_editable_install(checkout, tmp_path, monkeypatch)
 def test_any_notebook_by_its_path_needs_no_lessons(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.ipynb").write_text("{}")
-    assert cli.lab_arguments("mine.ipynb", root=False) == [str(tmp_path / "mine.ipynb")]
+    assert cli.lab_arguments("mine.ipynb", root=False) == [
+        "--LabApp.default_url=/lab/tree/mine.ipynb",
+        str(tmp_path / "mine.ipynb"),
+    ]
 
 
 def test_unknown_lesson_names_near_ones(checkout, capsys):

@@ -17,6 +17,17 @@ def two_tasks(optimizer, set_to_none):
     return ledger
 
 
+@pytest.fixture
+def explore_of_two():
+    runs = []
+
+    def run(a, b):
+        runs.append((a, b))
+        return ll.table([{"a": a, "b": b}])
+
+    return Explore(run, a={"one": 1, "two": 2}, b={"three": 3, "four": 4}), runs
+
+
 def test_each_change_is_a_fresh_run():
     explore = Explore(
         two_tasks,
@@ -51,3 +62,23 @@ def test_a_run_that_fails_is_shown_and_raised_and_shows_no_old_result():
 def test_a_setting_needs_a_choice():
     with pytest.raises(ValueError, match="two values or more"):
         Explore(two_tasks, optimizer=[torch.optim.SGD])
+
+
+def test_choose_sets_by_label_and_refuses_what_is_not_there(explore_of_two):
+    explore, runs = explore_of_two
+    explore.choose(a="two", b="four")
+    assert explore.settings == {"a": 2, "b": 4}
+    before = len(runs)
+    with pytest.raises(ValueError, match="b='five': the labels are 'three', 'four'"):
+        explore.choose(a="one", b="five")
+    with pytest.raises(ValueError, match="no setting 'c'; the settings are a, b"):
+        explore.choose(c="one")
+    assert (explore.settings, len(runs)) == ({"a": 2, "b": 4}, before)
+
+
+def test_a_run_that_returns_nothing_is_told():
+    def forgetful(a):
+        pass
+
+    with pytest.raises(TypeError, match="forgetful must return a ledger, not NoneType"):
+        Explore(forgetful, a=[1, 2])

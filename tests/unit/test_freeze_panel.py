@@ -1,5 +1,7 @@
 """`FreezePanel` driven as a browser drives it, by its controls' values; checked on the model itself."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -149,3 +151,10 @@ def test_text_and_html_stand_in_for_the_widget():
     assert "&lt;b&gt;x&lt;/b&gt;" in bundle["text/html"]
     assert "<b>" not in bundle["text/html"]
     assert "0x" not in bundle["text/plain"] + bundle["text/html"]
+
+
+def test_a_method_that_is_not_there_leaves_no_noise(recwarn):
+    net = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="method='lr0': choose one of"):
+        FreezePanel(net, method="lr0")
+    gc.collect()  # a half-made widget closes itself: pytest turns an error in that into a failure

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from layerlab.freezing import freeze
 from layerlab.ledger import watch
 from layerlab.record import Reason
 
@@ -446,3 +447,17 @@ def test_parameters_changed_to_another_dtype_midway():
         train_step(net, optimizer, torch.randn(6, 3, dtype=torch.float64))
     assert ledger[1]["0.weight"].reason is Reason.GRADIENT
     assert ledger[1]["0.weight"].moved
+
+
+def test_a_flag_that_was_set_back_by_hand_is_not_frozen():
+    """A handle that still holds the layer does not make it frozen: the flag is what counts."""
+    net = nn.Linear(2, 2)
+    handle = freeze(net, "*")
+    net.requires_grad_(True)
+    optimizer = OPTIM.SGD(net.parameters(), lr=0.1)
+    with watch(net, optimizer) as ledger:
+        net(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    assert [t.frozen for t in ledger[0].values()] == [None, None]
+    assert ledger.alarms == []
+    handle.release()

@@ -180,7 +180,7 @@ def test_when_an_alarm_was_seen(step_index, count, said):
 def test_no_alarm_and_no_step_are_said():
     assert text(describe_alarms([])) == "no alarm: nothing moved or stayed that was not meant to"
     empty = Shown(describe_steps([], []))
-    assert repr(empty) == "no step recorded yet: call optimizer.step() inside the with block"
+    assert repr(empty) == "no step recorded yet: call step() of a watched optimizer inside the with block"
     assert empty._repr_html_() == f"<div>\n<p>{empty!r}</p>\n</div>"
 
 
