@@ -99,12 +99,15 @@ def clean(notebook: NotebookNode) -> None:
     for cell in notebook.cells:
         if "id" not in cell:
             cell.id = next(new_ids)
-        folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)  # a solution
+        solution = cell.metadata.get("jupyter", {}).get("source_hidden", False)
         cell.metadata = NotebookNode({"tags": sorted(tags(cell))} if tags(cell) else {})
-        if folded:
-            cell.metadata.jupyter = NotebookNode(source_hidden=True)
+        folds = {"source_hidden": True} if solution else {}
         if cell.cell_type == "code":
             cell.outputs = [kept for kept in map(clean_output, cell.outputs) if kept is not None]
+            if cell.outputs:  # JupyterLab opens them when the cell runs: a lesson asks before it tells
+                folds["outputs_hidden"] = True
+        if folds:
+            cell.metadata.jupyter = NotebookNode(folds)
 
 
 def serialize(notebook: NotebookNode) -> str:

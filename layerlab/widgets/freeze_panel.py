@@ -218,9 +218,10 @@ class FreezePanel(Shows):
         if not late or self.method.value != "requires_grad" or self.clear_grad.value:
             return ""
         return (
-            f"too late if step() comes next: {late[0].name} already has a gradient"
-            + (f" (so have {len(late) - 1} more)" if len(late) > 1 else "")
-            + ", and step() applies every gradient that is not None. No harm if zero_grad() comes first. "
+            f"too late if step() comes next: {late[0].name}"
+            + (f" (and {len(late) - 1} more)" if len(late) > 1 else "")
+            + " already has a gradient, and step() applies every gradient that is not None. "
+            "No harm if zero_grad() comes first. "
             f"Cure: {path(late[0].name)}.grad = None, or tick “also clear gradients”."
         )
 

@@ -73,7 +73,7 @@ def test_a_notebook_is_run_and_stored_the_same_each_time(write):
     assert html["outputs"][0]["data"]["text/html"] == ["<b>ü</b>"]
     assert error["outputs"][0]["traceback"] == ["ZeroDivisionError: division by zero"]
     assert [output["text"] for output in two["outputs"]] == [["1\n", "2\n"]]
-    assert two["metadata"] == {"tags": ["a", "b"]}
+    assert two["metadata"] == {"jupyter": {"outputs_hidden": True}, "tags": ["a", "b"]}
     assert [one["execution_count"] for one in stored["cells"][1:]] == [1, 2, 3, 4, 5]
 
 
