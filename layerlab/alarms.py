@@ -16,10 +16,11 @@ class AlarmBook:
         self._past: dict[str, Past] = {}
         self._alarms: dict[tuple[str, str], Alarm] = {}
 
-    def note_lr_zero(self, names: Collection[str]) -> None:
+    def note_lr_zero(self, names: Collection[str], held: Collection[str] = ()) -> None:
         """Take note of tensors that lr = 0 froze before the first step: some schedulers wake them at once."""
         for name in names:
-            self._past.setdefault(name, Past()).lr_was_zero_alone = True
+            past = self._past.setdefault(name, Past())
+            past.lr_was_zero_alone, past.held = True, name in held
 
     def read(self, step: Step, held: Collection[str] = ()) -> list[Alarm]:
         """Apply every rule to a step; return its alarms, the gravest first.
@@ -27,8 +28,11 @@ class AlarmBook:
         ``held`` names the tensors that a `layerlab.freezing.Freeze` handle holds: nobody forgot to release
         those.
         """
+        for name, past in self._past.items():
+            if past.held and name not in held:
+                past.lr_was_zero_alone = False  # released: nobody woke it behind anyone's back
         found = [a for a in self._apply(step) if not (a.code == "left-frozen" and a.name in held)]
-        self._remember(step)
+        self._remember(step, held)
         return self.add(found)
 
     def add(self, found: list[Alarm], *, in_a_step: bool = True) -> list[Alarm]:
@@ -56,11 +60,12 @@ class AlarmBook:
                     yield alarm
         yield from buffers_of_frozen_modules(step)
 
-    def _remember(self, step: Step) -> None:
+    def _remember(self, step: Step, held: Collection[str]) -> None:
         others_learn = {t.group for t in step.tensors.values() if t.optimizer == step.optimizer and t.lr}
         for tensor in step.tensors.values():
             past = self._past[tensor.name]
             past.ever_moved |= tensor.moved
+            past.held = tensor.name in held
             if tensor.optimizer != step.optimizer:
                 continue
             past.before = tensor

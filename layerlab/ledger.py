@@ -13,7 +13,6 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from layerlab.alarms import AlarmBook, by_gravity
-from layerlab.freezing import how_frozen
 from layerlab.keeping import Keep, Keeper, Values
 from layerlab.observe import Observer
 from layerlab.reasons import SAMPLE
@@ -103,7 +102,7 @@ class Ledger(Sequence[Step]):
         if self._used or self._observer is None:
             raise RuntimeError("this ledger has recorded its run; call watch() again for another")
         self._used = True
-        self._book.note_lr_zero(self._observer.begin())
+        self._book.note_lr_zero(self._observer.begin(), self._observer.held())
         self._check_wiring(-1, in_a_step=False)
         for optimizer in self._observer.optimizers:
             self._handles += [
@@ -227,8 +226,7 @@ class Ledger(Sequence[Step]):
             tensors, kept = observer.after(optimizer, index, self._keeper.wants)
         position = observer.position(optimizer)
         step = Step(index, position, type(optimizer).__name__, tensors, completed, note=observer.error)
-        held = {w.info.name for w in observer.snapshot if w.is_parameter and how_frozen(w.tensor)}
-        step.alarms = by_gravity([*self._book.read(step, held), *self._check_wiring(index)])
+        step.alarms = by_gravity([*self._book.read(step, observer.held()), *self._check_wiring(index)])
         for name, values in kept.items():
             self._keeper.add(index, name, values)
         self._steps.append(step)

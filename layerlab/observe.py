@@ -136,6 +136,10 @@ class Observer:
         self._facts, self._verdicts, self.looked = {}, {}, False
         return tensors, kept
 
+    def held(self) -> set[str]:
+        """Names of the parameters that a `layerlab.freezing.Freeze` handle holds."""
+        return {w.info.name for w in self.snapshot if w.is_parameter and how_frozen(w.tensor)}
+
     def _memberships(self, stepping: int) -> dict[int, tuple[int, int, dict[str, Any]]]:
         """Which optimizer and group hold each parameter; the stepping optimizer if several do."""
         held: dict[int, tuple[int, int, dict[str, Any]]] = {}

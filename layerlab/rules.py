@@ -23,6 +23,8 @@ class Past:
     still_steps: int = 0
     """Steps of its optimizer in which it stayed, since it last moved."""
     ever_moved: bool = False
+    held: bool = False
+    """A `layerlab.freezing.Freeze` handle held it at the previous step."""
     lr_was_zero_alone: bool = False
     """Its group's lr was 0 while another group's was not: a layer frozen by lr = 0."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from html import escape
 from typing import Any
+from weakref import WeakKeyDictionary, ref
 
 import ipywidgets
 from torch import nn
@@ -13,13 +14,16 @@ from torch.optim import Optimizer
 
 from layerlab.freezing import WAYS, Freeze, freeze
 from layerlab.names import Named, find, tensors
-from layerlab.rules import path
 from layerlab.show.alphabet import FROZEN
 from layerlab.show.words import plural, short
+from layerlab.widgets import freeze_warnings as warnings
 from layerlab.widgets.base import Shows
 
 _NOTHING = "nothing"
 _LR_DECADES = (-6, 1)
+
+_panels: WeakKeyDictionary[nn.Module, ref[FreezePanel]] = WeakKeyDictionary()
+"""The newest panel of each model."""
 
 
 class FreezePanel(Shows):
@@ -67,6 +71,9 @@ class FreezePanel(Shows):
     ) -> None:
         self._handle: Freeze | None = None  # first, for `close` after an error below
         self._model, self._optimizer = model, optimizer
+        before = _panels.get(model, lambda: None)()
+        if before is not None:
+            before.release()  # two panels on one model would each undo what the other did
         self._said = ""
         self._busy = False
         names = list(layers) if layers is not None else _top_level(model)
@@ -99,7 +106,7 @@ class FreezePanel(Shows):
                 min=_LR_DECADES[0],
                 max=_LR_DECADES[1],
                 step=0.1,
-                description=f"lr, group {index}",
+                description=f"lr, group {index}" + ("" if group["lr"] else " (now 0)"),
                 readout_format=".1e",
                 layout=wide,
                 style=label,
@@ -126,6 +133,7 @@ class FreezePanel(Shows):
         self._listen(self.clear_grad, self._on_switch)
         for index, slider in enumerate(self.lrs):
             self._listen(slider, partial(self._on_lr, index))
+        _panels[model] = ref(self)
         self._say()
 
     @property
@@ -157,6 +165,8 @@ class FreezePanel(Shows):
     # -- reactions ---------------------------------------------------------------------------------------
 
     def _on_depth(self, change: Any) -> None:
+        if self._busy:
+            return
         names = list(self.switches)
         upto = names.index(self.depth.value) + 1 if self.depth.value != _NOTHING else 0
         self._busy = True  # the switches follow the slider: one change, not one a switch
@@ -168,8 +178,19 @@ class FreezePanel(Shows):
         self._apply()
 
     def _on_switch(self, change: Any) -> None:
-        if not self._busy:
-            self._apply()
+        if self._busy:
+            return
+        upto = _NOTHING
+        for name, switch in self.switches.items():
+            if not switch.value:
+                break
+            upto = name
+        self._busy = True  # the slider follows the switches: up to where everything is frozen
+        try:
+            self.depth.value = upto
+        finally:
+            self._busy = False
+        self._apply()
 
     def _on_lr(self, index: int, change: Any) -> None:
         assert self._optimizer is not None
@@ -193,8 +214,21 @@ class FreezePanel(Shows):
             except Exception:
                 self._switch_all_off()
                 raise
-        self._said = self._too_late(late) or self._old_state(was)
+        self._said = self._warn(late, was)
         self._say()
+
+    def _warn(self, late: list[Named], was: set[str]) -> str:
+        if late and self.method.value == "requires_grad" and not self.clear_grad.value:
+            return warnings.too_late(late)
+        if self.frozen and not any(p.requires_grad for p in self._model.parameters()):
+            return warnings.NOTHING_LEFT
+        held = self._handle.names if self._handle else ()
+        state = self._optimizer.state if self._optimizer else {}
+        released = [n for n in tensors(self._model) if n.name in was and n.name not in held]
+        stored = [n for n in released if state.get(n.tensor)]
+        known = {n.name for n in stored}
+        layers = [n for n, members in self._members.items() if known & {m.name for m in members}]
+        return warnings.old_momentum(stored, layers) if stored else ""
 
     def _chosen(self) -> list[Named]:
         return [member for name in self.frozen for member in self._members[name]]
@@ -214,28 +248,6 @@ class FreezePanel(Shows):
         self._said = ""
         self._say()
 
-    def _too_late(self, late: list[Named]) -> str:
-        if not late or self.method.value != "requires_grad" or self.clear_grad.value:
-            return ""
-        return (
-            f"too late if step() comes next: {late[0].name}"
-            + (f" (and {len(late) - 1} more)" if len(late) > 1 else "")
-            + " already has a gradient, and step() applies every gradient that is not None. "
-            "No harm if zero_grad() comes first. "
-            f"Cure: {path(late[0].name)}.grad = None, or tick “also clear gradients”."
-        )
-
-    def _old_state(self, was: set[str]) -> str:
-        held = self._handle.names if self._handle else ()
-        released = [n for n in tensors(self._model) if n.name in was and n.name not in held]
-        stored = [n for n in released if self._optimizer is not None and self._optimizer.state.get(n.tensor)]
-        if not stored:
-            return ""
-        return (
-            f"released with old momentum: the optimizer still stores what it knew of {stored[0].name}. "
-            f"To start afresh: optimizer.state.pop({path(stored[0].name)}, None)."
-        )
-
     # -- what it shows -----------------------------------------------------------------------------------
 
     def _say(self) -> None:
@@ -251,7 +263,8 @@ class FreezePanel(Shows):
             f"  {FROZEN if name in self.frozen else ' '} {name} ({_size(members)})"
             for name, members in self._members.items()
         ]
-        lrs = [f"  lr of group {i}: {short(slider.value)}" for i, slider in enumerate(self.lrs)]
+        groups = self._optimizer.param_groups if self._optimizer else []
+        lrs = [f"  lr of group {i}: {short(float(group['lr']))}" for i, group in enumerate(groups)]
         warning = [f"⚠ {self._said}"] if self._said else []
         return "\n".join([f"FreezePanel, by {self.method.value}:", *rows, *lrs, *warning, self.code]).rstrip()
 

@@ -158,3 +158,51 @@ def test_a_method_that_is_not_there_leaves_no_noise(recwarn):
     with pytest.raises(ValueError, match="method='lr0': choose one of"):
         FreezePanel(net, method="lr0")
     gc.collect()  # a half-made widget closes itself: pytest turns an error in that into a failure
+
+
+def test_the_slider_follows_the_switches():
+    panel = FreezePanel(Network())
+    panel.switches["hidden_task2"].value = True
+    assert panel.depth.value == "nothing"  # hidden_task1 comes before it and is not frozen
+    panel.switches["hidden_task1"].value = True
+    assert panel.depth.value == "hidden_task2"
+    panel.switches["hidden_task2"].value = False
+    assert (panel.depth.value, panel.frozen) == ("hidden_task1", ("hidden_task1",))
+    panel.depth.value = "nothing"
+    assert panel.frozen == ()
+
+
+def test_a_new_panel_on_the_model_takes_over_from_the_old_one():
+    net = Network()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    old = FreezePanel(net, optimizer, method="lr_zero")
+    old.switches["hidden_task1"].value = True
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0]
+    new = FreezePanel(net, optimizer)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1]
+    assert (old.frozen, len(new.lrs)) == ((), 1)
+
+
+def test_an_lr_of_zero_is_said():
+    net = Network()
+    panel = FreezePanel(net, torch.optim.SGD(net.parameters(), lr=0.0))
+    assert "lr of group 0: 0" in repr(panel).splitlines()[-1]
+    assert panel.lrs[0].description == "lr, group 0 (now 0)"
+
+
+def test_warnings_cover_every_tensor_of_a_layer():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    panel = FreezePanel(net, optimizer)
+    net(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    panel.switches["0"].value = True
+    assert "0.weight (and 1 more) already has a gradient" in panel.warning
+    assert "likewise for the others" in panel.warning
+    panel.switches["0"].value = False
+    cure = panel.warning.partition("To start afresh: ")[2].removesuffix(".")
+    exec(cure, {"model": net, "optimizer": optimizer})
+    assert [p in optimizer.state for p in net.parameters()] == [False, False, True, True]
+    panel.clear_grad.value = True
+    panel.depth.value = "1"
+    assert panel.warning.startswith("everything is frozen: backward() will raise")

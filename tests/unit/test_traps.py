@@ -507,3 +507,20 @@ def test_a_proper_freeze_is_silent_and_holds(name, how):
     assert ledger[1]["body.weight"].frozen == how
     assert ledger[1]["body.weight"].reason is (Reason.LR_ZERO if how == "lr_zero" else Reason.NO_GRADIENT)
     assert not ledger.alarms
+
+
+@pytest.mark.parametrize("before_the_first_step", [False, True])
+def test_a_handle_released_in_the_run_is_no_scheduler(before_the_first_step):
+    """Released on purpose: nobody rewrote a learning rate behind anyone's back."""
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    handle = freeze(net, "0", "lr_zero", optimizer=optimizer)
+    with watch(net, optimizer) as ledger:
+        for step in range(3):
+            if step == (0 if before_the_first_step else 1):
+                handle.release()
+            optimizer.zero_grad()
+            net(torch.ones(1, 2)).sum().backward()
+            optimizer.step()
+    assert ledger[-1]["0.weight"].moved
+    assert ledger.alarms == []
