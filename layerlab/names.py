@@ -213,7 +213,7 @@ def _nothing_matches(model: nn.Module, everything: list[Named], pattern: str | r
     near = difflib.get_close_matches(text.lower(), candidates, n=4)
     hint = ""
     if isinstance(pattern, str) and re.search(r"[\\^$|(){}]|\.\*|\.\+", pattern):
-        hint = f"; if it is a regex, give re.compile(r{text!r})".replace("\\\\", "\\")
+        hint = f'; if it is a regex, give re.compile(r"{text}")'
     if near:
         return f"pattern {text!r} matches nothing; near names: {', '.join(candidates[n] for n in near)}{hint}"
     return f"pattern {text!r} matches nothing; the model has: {listing(known)}{hint}"

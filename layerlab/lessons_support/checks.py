@@ -15,12 +15,10 @@ from layerlab.lessons_support.verdict import Line, Verdict
 from layerlab.record import Alarm, Reason, Step, TensorStep
 from layerlab.rules import path
 from layerlab.show.warn import warnings_of
-from layerlab.show.words import likewise, printable, some, span
+from layerlab.show.words import NO_STEP, likewise, printable, some, span
 
 T = TypeVar("T")
 Steps: TypeAlias = Step | Sequence[Step]
-
-NO_STEP = "no step was recorded: call step() of a watched optimizer inside the with block"
 
 
 class Check:

@@ -11,7 +11,7 @@ from layerlab.show import Shown
 from layerlab.show.alphabet import ALPHABET
 from layerlab.show.fold import Item, fold
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import printable
+from layerlab.show.words import NO_STEP, printable
 
 RIGHT, WRONG = "✓", "✗"
 
@@ -134,7 +134,7 @@ def one_step(step: Step | Sequence[Step]) -> Step:
     if not isinstance(step, Sequence):
         raise TypeError(f"give a step of a ledger, such as ledger[-1], not {type(step).__name__}")
     if not step:
-        raise ValueError("no step was recorded: call optimizer.step() inside the with block")
+        raise ValueError(NO_STEP)
     if len(step) > 1:
         raise ValueError(f"this ledger has {len(step)} steps: say which one, such as ledger[-1]")
     return step[0]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 
@@ -59,6 +59,16 @@ class Verdict:
     def _rest(self) -> Iterator[str]:
         if self.skipped:
             yield f"{self.skipped} more not looked at: they need code that runs to its end"
+
+
+def all_of(title: str, verdicts: Iterable[tuple[str, Verdict]]) -> Verdict:
+    """The first of these that is not passed; if all are, one line for each, by its name."""
+    lines = []
+    for name, verdict in verdicts:
+        if not verdict.passed:
+            return verdict
+        lines.append(Line(True, name))
+    return Verdict(title, tuple(lines))
 
 
 def _sign(ok: bool) -> str:

@@ -14,11 +14,10 @@ from layerlab.show.fold import Item, fold
 from layerlab.show.judge import UNUSUAL
 from layerlab.show.page import Cell, Column, Description, Row, Table
 from layerlab.show.warn import alarmed_names, is_alarmed, warnings_of
-from layerlab.show.words import plural, printable
+from layerlab.show.words import NO_STEP, plural, printable
 
 SHOWN = 12
 """Steps that get a column of their own: the last ones."""
-EMPTY = "no step recorded yet: call step() of a watched optimizer inside the with block"
 
 
 def describe_steps(steps: Sequence[Step], alarms: Sequence[Alarm]) -> Description:
@@ -28,7 +27,7 @@ def describe_steps(steps: Sequence[Step], alarms: Sequence[Alarm]) -> Descriptio
     """
     warnings = warnings_of(alarms)
     if not steps:
-        return Description(alarms=warnings, note=EMPTY)
+        return Description(alarms=warnings, note=NO_STEP)
     last = step_table(steps[-1])
     return Description(alarms=warnings, tables=(last,) if len(steps) == 1 else (_matrix(steps, alarms), last))
 

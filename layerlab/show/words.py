@@ -89,6 +89,9 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
+NO_STEP = "no step recorded yet: call step() of a watched optimizer inside the with block"
+
+
 def likewise(count: int) -> str:
     """Comment under a cure that ``count`` more tensors need."""
     return f"# likewise for the {'other' if count == 1 else f'{count} others'}"

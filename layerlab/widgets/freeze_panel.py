@@ -71,9 +71,6 @@ class FreezePanel(Shows):
     ) -> None:
         self._handle: Freeze | None = None  # first, for `close` after an error below
         self._model, self._optimizer = model, optimizer
-        before = _panels.get(model, lambda: None)()
-        if before is not None:
-            before.release()  # two panels on one model would each undo what the other did
         self._said = ""
         self._busy = False
         names = list(layers) if layers is not None else _top_level(model)
@@ -82,6 +79,9 @@ class FreezePanel(Shows):
         if method not in ways:
             hint = "; lr_zero needs the optimizer: FreezePanel(model, optimizer)" if method in WAYS else ""
             raise ValueError(f"method={method!r}: choose one of {', '.join(ways)}{hint}")
+        before = _panels.get(model, lambda: None)()
+        if before is not None:
+            before.release()  # two panels on one model would each undo what the other did
 
         wide = ipywidgets.Layout(width="min(36em, 98%)")
         label = {"description_width": "9em"}

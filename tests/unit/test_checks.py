@@ -178,7 +178,7 @@ def test_a_run_without_a_step_fails_everything_and_raises_nothing():
     check = Check("").moved(ledger, "out.weight").stayed(ledger, "left.weight").no_alarms(ledger)
     check.reason(ledger, "out.weight", Reason.GRADIENT)
     assert len(lines(check)) == 4
-    assert {line[:26] for line in lines(check)} == {"✗ no step was recorded: ca"}
+    assert {line[:27] for line in lines(check)} == {"✗ no step recorded yet: cal"}
 
 
 def test_an_unknown_tensor_or_step_is_a_failed_requirement(fixed):

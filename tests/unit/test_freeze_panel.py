@@ -153,7 +153,7 @@ def test_text_and_html_stand_in_for_the_widget():
     assert "0x" not in bundle["text/plain"] + bundle["text/html"]
 
 
-def test_a_method_that_is_not_there_leaves_no_noise(recwarn):
+def test_a_method_that_is_not_there_leaves_no_noise():
     net = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="method='lr0': choose one of"):
         FreezePanel(net, method="lr0")
@@ -206,3 +206,14 @@ def test_warnings_cover_every_tensor_of_a_layer():
     panel.clear_grad.value = True
     panel.depth.value = "1"
     assert panel.warning.startswith("everything is frozen: backward() will raise")
+
+
+def test_a_panel_that_cannot_be_made_leaves_the_old_one_alone():
+    net = Network()
+    old = FreezePanel(net)
+    old.switches["hidden_task1"].value = True
+    for wrong in ({"method": "lr0"}, {"layers": ["no such layer"]}):
+        with pytest.raises(ValueError, match=r"lr0|no such layer"):
+            FreezePanel(net, **wrong)
+    assert old.frozen == ("hidden_task1",)
+    assert not net.hidden_task1.weight.requires_grad

@@ -262,5 +262,5 @@ def test_repr_shows_no_numbers_of_the_tensor(net):
 
 def test_a_regex_given_as_a_string_is_told_how_to_be_one():
     net = nn.Sequential(nn.Linear(2, 2))
-    with pytest.raises(ValueError, match=r"if it is a regex, give re\.compile\(r'\\d\\.bias'\)"):
+    with pytest.raises(ValueError, match=r"if it is a regex, give re\.compile\(r.\\d\\.bias.\)"):
         names.find(net, r"\d\.bias")

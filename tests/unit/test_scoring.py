@@ -104,7 +104,7 @@ def test_a_ledger_is_scored_only_if_it_has_exactly_one_step(run):
     net = Branches()
     with watch(net, adamw(net)) as empty:
         pass
-    with pytest.raises(ValueError, match="no step was recorded"):
+    with pytest.raises(ValueError, match="no step recorded yet"):
         score([], empty)
     with pytest.raises(TypeError, match="not int"):
         score([], 1)
