@@ -17,7 +17,7 @@ def too_late(late: Sequence[Named]) -> str:
         f"too late if step() comes next: {late[0].name}"
         + (f" (and {len(late) - 1} more)" if several else "")
         + " already has a gradient, and step() applies every gradient that is not None. "
-        "No harm if zero_grad() comes first. "
+        "No harm if a zero_grad() that leaves None comes first. "
         f"Cure: {path(late[0].name)}.grad = None"
         + (", likewise for the others" if several else "")
         + ", or tick “also clear gradients”."
