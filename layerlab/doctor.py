@@ -22,6 +22,7 @@ MINIMUM = {
     "torch": "2.4",
     "torchvision": "0.19",
     "ipywidgets": "8.1",
+    "anywidget": "0.9.14",
     "matplotlib": "3.8",
     "jupyterlab": "4.2",
 }

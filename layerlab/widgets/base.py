@@ -5,28 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from html import escape
-from typing import Any
+from typing import Any, Protocol
 
 import ipywidgets
 
 from layerlab.show.words import printable
 
 
-class Shows(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
-    """A box of controls that also has a text and an HTML form, and a place for errors.
+class Speaks:
+    """A widget that also has a text and an HTML form: stands before the widget's class in the bases.
 
-    A subclass defines `_as_text` and `_as_html`, puts its controls in with `_fill`, and reacts to them with
-    `_listen`. It is displayed as the live widget where a kernel runs; elsewhere (GitHub, nbconvert, a
-    terminal) its HTML or text stands in. ipywidgets alone gives neither: its text is cut after 110
-    characters and its HTML is missing.
+    A subclass defines `_as_text` and `_as_html`. It is displayed as the live widget where a kernel runs;
+    elsewhere (GitHub, nbconvert, a terminal) its HTML or text stands in. ipywidgets alone gives neither: its
+    text is cut after 110 characters and its HTML is missing; anywidget's text is an address.
     """
-
-    _undo: tuple[Callable[[], None], ...] = ()
-
-    def __init__(self, **kwargs: Any) -> None:
-        self._alert = ipywidgets.HTML(layout=ipywidgets.Layout(display="none"))
-        super().__init__(**kwargs)
-        self._fill()
 
     def _as_text(self) -> str:
         """The widget's present state in words: complete, without addresses, the same every time."""
@@ -35,6 +27,31 @@ class Shows(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
     def _as_html(self) -> str:
         """The same as plain semantic HTML: no script, no style needed, names escaped."""
         raise NotImplementedError(f"{type(self).__name__} does not define _as_html")
+
+    def __repr__(self) -> str:
+        return self._as_text()
+
+    def _repr_html_(self) -> str:
+        return self._as_html()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        whole = super()._repr_mimebundle_(**kwargs) or {}  # type: ignore[misc]  # the widget's own
+        bundle: dict[str, Any] = whole[0] if isinstance(whole, tuple) else whole
+        return bundle | {"text/plain": repr(self), "text/html": self._as_html()}
+
+
+class Shows(Speaks, ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
+    """A box of controls that speaks, and that has a place for errors.
+
+    A subclass puts its controls in with `_fill`, and reacts to them with `_listen`.
+    """
+
+    _undo: tuple[Callable[[], None], ...] = ()
+
+    def __init__(self, **kwargs: Any) -> None:
+        self._alert = ipywidgets.HTML(layout=ipywidgets.Layout(display="none"))
+        super().__init__(**kwargs)
+        self._fill()
 
     def _fill(self, *controls: ipywidgets.Widget) -> None:
         """Put these controls into the box, in place of those it had; the place for errors stays below."""
@@ -62,9 +79,8 @@ class Shows(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
         if error is None:
             self._alert.value, self._alert.layout.display = "", "none"
             return
-        message = str(error.args[0] if isinstance(error, KeyError) and error.args else error)  # no quotes
-        said = escape(f"{type(error).__name__}: {printable(message)}")
-        self._alert.value, self._alert.layout.display = f'<p role="alert"><strong>⚠ {said}</strong></p>', None
+        said = f'<p role="alert"><strong>⚠ {escape(in_words(error))}</strong></p>'
+        self._alert.value, self._alert.layout.display = said, None
 
     def close(self) -> None:
         """Stop listening and take the widget, with all controls in it, out of every page."""
@@ -75,19 +91,19 @@ class Shows(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no types
             _close_below(self)
         super().close()
 
-    def __repr__(self) -> str:
-        return self._as_text()
 
-    def _repr_html_(self) -> str:
-        return self._as_html()
+def in_words(error: BaseException) -> str:
+    """Name an error and its cause in one line."""
+    message = error.args[0] if isinstance(error, KeyError) and error.args else error  # without its quotes
+    return printable(f"{type(error).__name__}: {message}")
 
-    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        bundle: dict[str, Any] = super()._repr_mimebundle_(**kwargs) or {}
-        return bundle | {"text/plain": repr(self), "text/html": self._as_html()}
+
+class _ShowsErrors(Protocol):
+    def show_error(self, error: BaseException | None) -> None: ...
 
 
 @contextmanager
-def shown_errors(box: Shows) -> Iterator[None]:
+def shown_errors(box: _ShowsErrors) -> Iterator[None]:
     """Show an error raised in this block in the box too; a block that ends well clears the last one.
 
     The error goes on to whoever called: in a notebook cell to its output, where nbval sees it.

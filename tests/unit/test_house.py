@@ -34,7 +34,7 @@ FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LONGEST = 320
 
-HEAVY = {"torchvision", "matplotlib", "ipywidgets", "IPython"}
+HEAVY = {"torchvision", "matplotlib", "ipywidgets", "anywidget", "IPython"}
 
 # None of these patterns matches its own text here.
 UNWANTED = {
