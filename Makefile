@@ -47,7 +47,7 @@ outputs: $(STAMP)
 	@$(PY) tools/store_outputs.py $(LESSONS)
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # One locked set for all targets. uv sorts out 5 GB in parallel; compiled once, imports are fast ever after.

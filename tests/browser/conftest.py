@@ -4,6 +4,7 @@ import os
 import shutil
 from pathlib import Path
 
+import axe
 import pytest
 from lab import serve
 
@@ -18,14 +19,25 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.browser)
 
 
+def skip(missing):
+    """Skip a test for want of a tool; where tests must run, a skipped one has not been passed."""
+    (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
+
+
+@pytest.fixture(scope="session")
+def axe_core():
+    """axe-core is there, so that `axe.faults` works."""
+    try:
+        axe.script()
+    except axe.AxeMissing as error:
+        skip(str(error))
+
+
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory):
     """JupyterLab on a copy of the lessons."""
     if find_chromium() is None:
-        missing = "needs Chromium or Chrome: install one, or set LAYERLAB_CHROMIUM to its path"
-        if os.environ.get("CI"):
-            pytest.fail(missing)  # where tests must run, a skipped one has not been passed
-        pytest.skip(missing)
+        skip("needs Chromium or Chrome: install one, or set LAYERLAB_CHROMIUM to its path")
     lessons = tmp_path_factory.mktemp("lab") / "lessons"
     shutil.copytree(LESSONS, lessons)
     with serve(lessons, tmp_path_factory.mktemp("private")) as running:

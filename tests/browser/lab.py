@@ -85,6 +85,7 @@ EXECUTE = """async (expression) => {
 }"""
 
 CHANGE_THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
+SPLASH = "#jupyterlab-splash"  # lies over the page while a theme is loaded
 COLLAPSE_SIDEBAR = "() => window.jupyterapp.shell.collapseLeft()"
 HEIGHT = "() => document.querySelector('.jp-WindowedPanel-inner').getBoundingClientRect().height"
 SHUT_DOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
@@ -152,16 +153,23 @@ class Lesson:
         # Attached, not visible: this page's body has no height of its own.
         themed = f"body[data-jp-theme-light='{str(not dark).lower()}']"
         self.page.wait_for_selector(themed, state="attached")
+        self.page.wait_for_selector(SPLASH, state="detached")
         self.is_dark = dark
 
-    def screenshot(self, path: Path) -> None:
-        """Take a picture of the whole notebook, not only of what the window shows."""
+    @contextmanager
+    def all_in_view(self) -> Iterator[None]:
+        """Make the window so high that it shows the whole notebook."""
         size = self.page.viewport_size
         assert size is not None  # the pages of `Lab` have a fixed size
         self.evaluate(COLLAPSE_SIDEBAR)
         self.page.set_viewport_size({**size, "height": int(self.evaluate(HEIGHT)) + 200})
-        self.page.locator(".jp-WindowedPanel-inner").screenshot(path=path)
+        yield
         self.page.set_viewport_size(size)
+
+    def screenshot(self, path: Path) -> None:
+        """Take a picture of the whole notebook, not only of what the window shows."""
+        with self.all_in_view():
+            self.page.locator(".jp-WindowedPanel-inner").screenshot(path=path)
 
     def close(self) -> None:
         """End the kernel and close the page."""
