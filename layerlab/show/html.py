@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from html import escape
 
-from layerlab.show.alphabet import ALARM, ALARM_COLOUR, ALPHABET, NOTICE
+from layerlab.show.alphabet import ALARM, ALARM_COLOUR, ALPHABET, NOTICE, ink
 from layerlab.show.page import Cell, Column, Description, Fold, Row, Table, Warn
 from layerlab.show.words import blocks, some
 
@@ -17,7 +17,7 @@ _CAPTION = 'align="left" style="text-align:left;white-space:nowrap"'
 _RIGHT = 'align="right" style="text-align:right"'
 _TABLE = 'style="margin-left:0"'  # JupyterLab centres a table in a widget
 
-_COLOURS = {letter.symbol: letter.colour for letter in ALPHABET.values()}
+_INKS = {letter.symbol: ink(letter.colour) for letter in ALPHABET.values()}
 _SYMBOL = re.compile("[●▲◆■✱○](?= )")
 
 
@@ -102,11 +102,11 @@ def _content(cell: Cell, column: Column) -> str:
 
 def _coloured(text: str) -> str:
     """Escape a text, and give the alphabet's symbols in it their colours."""
-    return _SYMBOL.sub(lambda m: f'<span style="color:{_COLOURS[m[0]]}">{m[0]}</span>', escape(text))
+    return _SYMBOL.sub(lambda m: f'<span style="color:{_INKS[m[0]]}">{m[0]}</span>', escape(text))
 
 
 def _marks(marks: str) -> str:
-    loud = f'<strong style="color:{ALARM_COLOUR}">{ALARM}</strong>'
+    loud = f'<strong style="color:{ink(ALARM_COLOUR)}">{ALARM}</strong>'
     return escape(marks).replace(ALARM, loud)
 
 
@@ -129,4 +129,4 @@ def _title(hover: str) -> str:
 
 
 def _colour(cell: Cell) -> str:
-    return f' style="color:{ALPHABET[cell.reason].colour}"' if cell.reason else ""
+    return f' style="color:{ink(ALPHABET[cell.reason].colour)}"' if cell.reason else ""

@@ -49,7 +49,8 @@ def test_a_step_as_html():
     left = 'align="left" style="text-align:left"'
     head = 'align="left" style="text-align:left;font-weight:normal"'
     right = 'align="right" style="text-align:right"'
-    blue, grey = 'style="color:#0072B2"', 'style="color:#999999"'
+    blue = 'style="color:color-mix(in srgb, #0072B2 70%, currentcolor)"'
+    grey = 'style="color:color-mix(in srgb, #999999 60%, currentcolor)"'
     hover = "‖Δ‖ = 0.02, ‖w‖ = 2, largest |Δ| = 0.01"
     caption = 'align="left" style="text-align:left;white-space:nowrap"'
     about = "parameter 4×3 of Linear"
