@@ -88,6 +88,13 @@ CHANGE_THEME = "theme => window.jupyterapp.commands.execute('apputils:change-the
 SPLASH = "#jupyterlab-splash"  # lies over the page while a theme is loaded
 COLLAPSE_SIDEBAR = "() => window.jupyterapp.shell.collapseLeft()"
 HEIGHT = "() => document.querySelector('.jp-WindowedPanel-inner').getBoundingClientRect().height"
+SHOWS_ALL = """() => {
+    const inner = document.querySelector('.jp-WindowedPanel-inner').getBoundingClientRect();
+    const outer = document.querySelector('.jp-WindowedPanel-outer');
+    outer.scrollTop = 0;
+    const shown = outer.getBoundingClientRect();
+    return shown.top <= inner.top && inner.bottom <= shown.bottom;
+}"""
 SHUT_DOWN = "() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 
 # Playwright itself sets no limit to how long a script may take.
@@ -163,6 +170,7 @@ class Lesson:
         assert size is not None  # the pages of `Lab` have a fixed size
         self.evaluate(COLLAPSE_SIDEBAR)
         self.page.set_viewport_size({**size, "height": int(self.evaluate(HEIGHT)) + 200})
+        self.page.wait_for_function(SHOWS_ALL)  # JupyterLab lays its panels out some time later
         yield
         self.page.set_viewport_size(size)
 
