@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from layerlab.widgets.explore import Explore
     from layerlab.widgets.freeze_panel import FreezePanel
     from layerlab.widgets.predict import Predict
+    from layerlab.widgets.step_view import StepView
 
 __version__ = "0.1.0"
 
@@ -34,6 +35,7 @@ _HOMES = {
     "Picture": "layerlab.show.picture",
     "Predict": "layerlab.widgets.predict",
     "Reason": "layerlab.record",
+    "StepView": "layerlab.widgets.step_view",
     "find": "layerlab.names",
     "freeze": "layerlab.freezing",
     "legend": "layerlab.show",
@@ -49,6 +51,7 @@ __all__ = [
     "Picture",
     "Predict",
     "Reason",
+    "StepView",
     "find",
     "freeze",
     "legend",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Literal, overload
 
@@ -92,6 +93,7 @@ class Ledger(Sequence[Step]):
         self._steps: list[Step] = []
         self._book = AlarmBook()
         self._handles: list[RemovableHandle] = []
+        self._followers: list[Callable[[], None]] = []
         self._stepping: Optimizer | None = None
         self._closures = 0
         self._used = False
@@ -126,6 +128,8 @@ class Ledger(Sequence[Step]):
         finally:
             observer.close()
             self._observer = None  # lets go of the model and its copy
+            self._tell_followers()
+            self._followers.clear()
 
     # -- as a sequence -----------------------------------------------------------------------------------
 
@@ -175,6 +179,26 @@ class Ledger(Sequence[Step]):
                 f"watch(…, keep=[{record.index}]) keeps them whole"
             )
         return found
+
+    @property
+    def recording(self) -> bool:
+        """Whether the ``with`` block is being run: more steps may come."""
+        return self._used and self._observer is not None
+
+    def follow(self, react: Callable[[], None]) -> Callable[[], None]:
+        """Call ``react()`` after every step, and once when the ``with`` block is left.
+
+        It runs inside the training step, so it should be quick. One that raises is not called again, and a
+        warning says so: it must not break the training.
+
+        Returns
+        -------
+        callable
+            Ends it; harmless when called again.
+        """
+        if self._observer is not None:
+            self._followers.append(react)
+        return lambda: self._followers.remove(react) if react in self._followers else None
 
     def __repr__(self) -> str:
         return repr(self._shown())
@@ -230,6 +254,15 @@ class Ledger(Sequence[Step]):
         for name, values in kept.items():
             self._keeper.add(index, name, values)
         self._steps.append(step)
+        self._tell_followers()
+
+    def _tell_followers(self) -> None:
+        for react in list(self._followers):
+            try:
+                react()
+            except Exception as error:
+                self._followers.remove(react)
+                warnings.warn(f"no longer told of steps, since it raised: {error!r}", stacklevel=2)
 
     def _close_raised_step(self) -> None:
         """Enter a step that began and never ended: it raised."""

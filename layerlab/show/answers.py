@@ -14,7 +14,8 @@ from layerlab.show.words import MISSING, plural, precise, printable, short, span
 
 DECADES = 6
 """The bar's log scale: from 1e-6 to 1, the same in every row of every step."""
-_GRAD = {"none": "none", "zero": "zero", "nonzero": "nonzero", "nonfinite": "inf or NaN"}
+GRAD_WORDS = {"none": "none", "zero": "zero", "nonzero": "nonzero", "nonfinite": "inf or NaN"}
+"""How each state of a gradient is called."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def _grad(ts: Sequence[TensorStep]) -> Cell:
     first = ts[0]
     if first.info.kind == "buffer":
         return Cell(MISSING, "a buffer has no gradient")
-    text = _GRAD[first.grad]
+    text = GRAD_WORDS[first.grad]
     if first.grad_stale:
         text += ", stale"
     rows = max(t.zero_grad_rows_moved for t in ts)
