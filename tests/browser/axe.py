@@ -27,7 +27,8 @@ FETCH_TIMEOUT = 120
 SERIOUS = ("serious", "critical")
 
 # axe judges what a reader can see, so: folds are opened, and JupyterLab's body, which hides its overflow and
-# has no height, gets one. Symbols axe does not judge, and says so; here they are text, so it is asked anew.
+# has no height, gets one. What axe leaves undecided about contrast counts as a fault, but for symbols, which
+# it never judges: here they are text, and its own arithmetic decides.
 RUN = """async ({include, exclude, impacts}) => {
     const axe = window.axe, here = include.filter(selector => document.querySelector(selector));
     if (!here.length) return {looked_at: false};
@@ -45,7 +46,11 @@ RUN = """async ({include, exclude, impacts}) => {
         .map(node => line(rule.id, node, node.impact, rule.help, node.failureSummary)));
     axe.setup();
     for (const node of incomplete.find(rule => rule.id === 'color-contrast')?.nodes ?? []) {
-        if (!node.any.some(check => check.data?.messageKey === 'nonBmp')) continue;
+        const [{data, message}] = node.any;
+        if (!['nonBmp', 'shortTextContent'].includes(data?.messageKey)) {
+            found.push(line('color-contrast', node, 'undecided', 'Contrast must be known', message));
+            continue;
+        }
         const under = axe.commons.color.getBackgroundColor(node.element);
         const over = axe.commons.color.getForegroundColor(node.element, false, under);
         const contrast = axe.commons.color.getContrast(under, over);
