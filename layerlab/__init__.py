@@ -11,6 +11,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from layerlab.notebook import register
+
 if TYPE_CHECKING:
     from layerlab.freezing import freeze
     from layerlab.ledger import Ledger, watch
@@ -68,3 +70,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+register()

@@ -26,7 +26,7 @@ FLOORS = [
     {"experiments"},
     {"lessons_support"},
     {"widgets"},
-    {"doctor"},
+    {"doctor", "notebook"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
