@@ -125,7 +125,7 @@ def fetch(package: Path) -> None:
 
 
 def faults(lesson: Lesson, include: Sequence[str], exclude: Sequence[str] = ()) -> list[str]:
-    """List what axe-core calls serious or critical in parts of an open notebook.
+    """List what axe-core calls serious or critical in parts of an open notebook, alike faults once.
 
     Parameters
     ----------
@@ -148,8 +148,14 @@ def faults(lesson: Lesson, include: Sequence[str], exclude: Sequence[str] = ()) 
         answer = lesson.evaluate(RUN, asked)
     assert answer["looked_at"], f"nothing in the page matches {', '.join(include)}"
     assert answer["saw_text"], f"axe-core sees no text in {', '.join(include)}: is it hidden?"
-    return [
-        f"{fault['impact']} {fault['rule']}: {fault['help']}\n  {fault['target']}\n  {fault['html']}\n"
-        + "\n".join(f"  {line.strip()}" for line in fault["summary"].splitlines())
-        for fault in answer["found"]
-    ]
+    alike: dict[tuple[str, ...], list[str]] = {}
+    for fault in answer["found"]:
+        kind = (fault["impact"], fault["rule"], fault["help"], fault["html"], fault["summary"])
+        alike.setdefault(kind, []).append(fault["target"])
+    return [_in_words(*kind, targets) for kind, targets in alike.items()]
+
+
+def _in_words(impact: str, rule: str, problem: str, html: str, summary: str, targets: list[str]) -> str:
+    more = f" (and {len(targets) - 1} more like it)" if len(targets) > 1 else ""
+    lines = [f"{impact} {rule}: {problem}", targets[0] + more, html, *map(str.strip, summary.splitlines())]
+    return "\n  ".join(lines)

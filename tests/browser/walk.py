@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 import axe
 from lab import Lab, Lesson
+from stored import DRAWN, drawn
 
 OURS = (".jp-OutputArea-output",)
 """Every output of a cell, tables, pictures and widgets alike: nothing of JupyterLab's own interface."""
@@ -17,6 +18,7 @@ OURS = (".jp-OutputArea-output",)
 NOT_OURS = (
     ".widget-dropdown > select",  # ipywidgets lays its arrow under the text: no contrast to compute
     ".noUi-handle",  # ipywidgets names a slider's label and value, but not the handle that has the focus
+    "[data-mime-type='application/vnd.jupyter.error']",  # a traceback's colours
     ".jp-RenderedImage img",  # JupyterLab gives a PNG no alternative text, whatever its metadata say
 )
 """In our outputs, and made by others in a way that we cannot change."""
@@ -31,17 +33,11 @@ FOLD_AGAIN = """() => jupyterapp.shell.currentWidget.content.widgets.forEach(cel
 STILL_FOLDED = """() => jupyterapp.shell.currentWidget.content.widgets.flatMap((cell, index) =>
     cell.outputHidden && cell.model.outputs.length ? [index + 1] : [])"""
 
-# What was drawn of each stored output: its text, folded or not, and how many of each element.
-DRAWN = """() => jupyterapp.shell.currentWidget.content.widgets.flatMap((cell, index) =>
-    cell.model.type !== 'code' ? [] : cell.outputArea.widgets.map(output => ({
-        cell: index,
-        text: output.node.querySelector('.jp-OutputArea-output').textContent,
-        visible: output.node.getBoundingClientRect().height > 0,
-        tables: output.node.querySelectorAll('table').length,
-        headings: output.node.querySelectorAll('th[scope]').length,
-        folds: output.node.querySelectorAll('details > summary').length,
-        pictures: output.node.querySelectorAll('img').length,
-    })))"""
+# The outputs of all cells, in order: those that are folded are not in the document.
+OUTPUTS_DRAWN = f"""() => ({DRAWN})(jupyterapp.shell.currentWidget.content.widgets
+    .filter(cell => cell.model.type === 'code')
+    .flatMap(cell => cell.outputArea.widgets)
+    .map(output => output.node.querySelector('.jp-OutputArea-output')))"""
 TRUSTED = """() => [...new Set(jupyterapp.shell.currentWidget.content.widgets
     .filter(cell => cell.model.type === 'code' && cell.model.outputs.length)
     .map(cell => cell.model.trusted))]"""
@@ -72,9 +68,9 @@ def walk(lab: Lab, name: str, with_axe: bool) -> Walk:
     with lab.open_lesson(name) as lesson:
         lesson.evaluate(UNFOLD)
         assert lesson.evaluate(TRUSTED) == [False]
-        seen.untrusted = lesson.evaluate(DRAWN)
+        seen.untrusted = drawn(lesson.evaluate(OUTPUTS_DRAWN))
         trust(lesson)
-        seen.trusted = lesson.evaluate(DRAWN)
+        seen.trusted = drawn(lesson.evaluate(OUTPUTS_DRAWN))
         seen.errors_before = lesson.errors()
         lesson.evaluate(FOLD_AGAIN)
         lesson.run_all()
