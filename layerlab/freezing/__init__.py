@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, get_args
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -18,7 +19,7 @@ from layerlab.freezing import gradients, learning_rates, norm_eval, plain_code
 from layerlab.freezing.gradients import How, how_frozen
 from layerlab.freezing.norm_eval import BatchNorm, batchnorm_choice
 
-__all__ = ["WAYS", "BatchNorm", "Freeze", "How", "batchnorm_choice", "freeze", "how_frozen"]
+__all__ = ["WAYS", "BatchNorm", "Freeze", "How", "batchnorm_choice", "freeze", "how_frozen", "ways_held"]
 
 WAYS: Final[tuple[How, ...]] = get_args(How)
 """The ways to freeze, as `freeze` takes them."""
@@ -96,6 +97,19 @@ class Freeze:
         if not self.active:
             parts.append("released")
         return f"Freeze({self.how}: {'; '.join(parts)})"
+
+
+def ways_held(parameter: torch.Tensor, besides: Freeze | None = None) -> tuple[How, ...]:
+    """How each active handle that holds a parameter froze it, oldest first.
+
+    Parameters
+    ----------
+    parameter
+        Any tensor; identity decides.
+    besides
+        A handle to leave out.
+    """
+    return gradients.ways(parameter, besides._token if besides is not None else None)
 
 
 def freeze(

@@ -57,6 +57,25 @@ def how_frozen(parameter: torch.Tensor) -> How | None:
     return None if hold is None else list(hold.handles.values())[-1]
 
 
+def ways(parameter: torch.Tensor, besides: object = None) -> tuple[How, ...]:
+    """How each active handle froze a parameter, oldest first; leave out the one that a token stands for."""
+    held: _Hold | None = _holds.get(parameter)
+    return () if held is None else tuple(how for token, how in held.handles.items() if token is not besides)
+
+
+def flag_at_release(parameter: torch.Tensor) -> bool:
+    """The flag that a parameter will have once no handle holds it."""
+    held: _Hold | None = _holds.get(parameter)
+    return held.requires_grad if held is not None and held.has("requires_grad") else parameter.requires_grad
+
+
+def grad_at_release(parameter: torch.Tensor) -> torch.Tensor | None:
+    """The gradient that a parameter will have once no handle holds it: the object itself."""
+    held: _Hold | None = _holds.get(parameter)
+    kept: torch.Tensor | None = parameter.grad if held is None or held.grad is _UNTOUCHED else held.grad
+    return kept
+
+
 def hold(parameters: Iterable[torch.Tensor], token: object, how: How, *, clear_grad: bool) -> None:
     """Hold parameters for the handle that `token` stands for."""
     for parameter in parameters:

@@ -75,6 +75,24 @@ class Share:
     """Whether the group keeps the names of its parameters (``param_names``)."""
 
 
+@dataclass(frozen=True)
+class OwnGroup:
+    """One of the optimizer's own groups, read as it would be without any `freeze`."""
+
+    parameters: tuple[torch.Tensor, ...]
+    """All that belongs to it, also what is split off now."""
+    lr: Any
+    """Its learning rate; while all of it is held at 0, the one that will return. None if it has none."""
+    zeroed: bool
+    """Whether handles hold all of it at lr 0."""
+    split: tuple[torch.Tensor, ...]
+    """What handles have split off from it."""
+    split_lr: Any
+    """The learning rate of that now: 0, unless someone has changed it. None if nothing is split off."""
+    named: bool
+    """Whether it keeps the names of its parameters (``param_names``)."""
+
+
 _owns: Any = WeakIdKeyDictionary()  # optimizer -> list[_Own]
 
 
@@ -133,6 +151,38 @@ def release(optimizer: Optimizer, token: object) -> None:
             known.remove(own)
     if not known:
         _owns.pop(optimizer, None)
+
+
+def own_groups(optimizer: Optimizer) -> list[OwnGroup]:
+    """Read the optimizer's own groups, in order, as they would be without any `freeze`."""
+    found = []
+    for _, own in _own_groups(optimizer):
+        group, extra = own.find(optimizer)
+        assert group is not None  # `_own_groups` found it
+        pairs = sorted(_pairs(group) + _pairs(extra), key=_rank(own.order))
+        zeroed = own.zeroed and not group["lr"]
+        found.append(
+            OwnGroup(
+                tuple(parameter for parameter, _ in pairs),
+                own.lr if zeroed else group.get("lr"),
+                zeroed,
+                tuple(parameter for parameter, _ in _pairs(extra)),
+                extra["lr"] if extra is not None else None,
+                "param_names" in group,
+            )
+        )
+    return found
+
+
+def set_lr(optimizer: Optimizer, index: int, lr: Any) -> None:
+    """Set the learning rate of an own group; while all of it is held at 0, the one that will return."""
+    own = _own_groups(optimizer)[index][1]
+    group = own.find(optimizer)[0]
+    assert group is not None
+    if own.zeroed and not group["lr"]:
+        own.lr = lr
+    else:
+        group["lr"] = lr
 
 
 def _own_groups(optimizer: Optimizer) -> list[tuple[int, _Own]]:

@@ -51,7 +51,7 @@ def lines(
     """
     code: list[str] = []
     if parameters and (how != "lr_zero" or not all(share.whole for share in shares)):
-        code.append("frozen = " + _list(_parameters(model, parameters)))
+        code.append("frozen = " + bracketed(expressions(model, parameters)))
     if parameters and how == "requires_grad":
         code += ["for parameter in frozen:", "    parameter.requires_grad = False"]
         if clear_grad:
@@ -65,7 +65,7 @@ def lines(
         code += _groups(shares)
     if norms:
         code += [
-            "for module in " + _list(_path(model, name) for name, _ in norms) + ":",
+            "for module in " + bracketed(path(model, name) for name, _ in norms) + ":",
             "    module.eval()  # and again after every model.train()",
         ]
     return "\n".join(code)
@@ -76,14 +76,19 @@ def _groups(shares: Iterable[Share]) -> list[str]:
     code = [f'optimizer.param_groups[{position}]["lr"] = 0.0' for position in whole]
     split = [share.position for share in shares if not share.whole]
     if split:
-        groups = _list(f"optimizer.param_groups[{position}]" for position in split)
-        code += ["ids = {id(parameter) for parameter in frozen}", f"for group in {groups}:"]
-        named = any(share.named for share in shares)
-        code += _SPLIT_NAMED if named else _SPLIT
+        code += split_off("frozen", split, named=any(share.named for share in shares))
     return code
 
 
-def _list(items: Iterable[str]) -> str:
+def split_off(variable: str, positions: Iterable[int], *, named: bool) -> list[str]:
+    """Lines that move what a variable lists out of the groups at these places, to new ones with lr 0."""
+    groups = bracketed(f"optimizer.param_groups[{position}]" for position in positions)
+    head = [f"ids = {{id(parameter) for parameter in {variable}}}", f"for group in {groups}:"]
+    return head + (_SPLIT_NAMED if named else _SPLIT)
+
+
+def bracketed(items: Iterable[str]) -> str:
+    """Write a list of expressions, on one line if it is short."""
     texts = list(items)
     line = f"[{', '.join(texts)}]"
     if len(line) <= _WIDTH:
@@ -91,7 +96,7 @@ def _list(items: Iterable[str]) -> str:
     return "[\n" + "".join(f"    {text},\n" for text in texts) + "]"
 
 
-def _parameters(model: nn.Module, parameters: Sequence[Named]) -> list[str]:
+def expressions(model: nn.Module, parameters: Sequence[Named]) -> list[str]:
     """Expressions that give the parameters: whole modules where all below them is meant."""
     left = {id(named.tensor) for named in parameters}
     texts = []
@@ -99,15 +104,15 @@ def _parameters(model: nn.Module, parameters: Sequence[Named]) -> list[str]:
         below = {id(parameter) for parameter in module.parameters()}
         if below and below <= left:
             left -= below
-            texts.append(f"*{_path(model, name)}.parameters()")
-    texts += [_path(model, named.name) for named in parameters if id(named.tensor) in left]
+            texts.append(f"*{path(model, name)}.parameters()")
+    texts += [path(model, named.name) for named in parameters if id(named.tensor) in left]
     return texts
 
 
-def _path(model: nn.Module, name: str) -> str:
+def path(model: nn.Module, name: str) -> str:
     """The expression by which Python reaches a module or tensor: ``model.layer1[0].conv1``."""
     inner = bare(model)
-    outer = next(path for path, module in model.named_modules() if module is inner)
+    outer = next(where for where, module in model.named_modules() if module is inner)
     text, here = "model", model
     for part in f"{outer}.{name}".split("."):
         if part in ("", "_orig_mod"):  # a compiled module passes attributes on
