@@ -1,58 +1,66 @@
-"""`FreezePanel`: freeze the layers of a real model by slider and switch, and read the same as PyTorch."""
+"""`FreezePanel`: freeze the layers of a real model by switch and slider, and read the same as PyTorch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from html import escape
+from itertools import chain
 from typing import Any
-from weakref import WeakKeyDictionary, ref
+from weakref import WeakSet, ref
 
 import ipywidgets
 from torch import nn
 from torch.optim import Optimizer
 
-from layerlab.freezing import WAYS, Freeze, freeze
-from layerlab.names import Named, find, tensors
-from layerlab.show.alphabet import FROZEN
-from layerlab.show.words import plural, short
-from layerlab.widgets import freeze_warnings as warnings
+from layerlab.freezing import WAYS
+from layerlab.names import Named, Pattern, bare, find
+from layerlab.show.words import printable, some
+from layerlab.widgets import cells
+from layerlab.widgets import freeze_state as state
 from layerlab.widgets.base import Shows
+from layerlab.widgets.copy_text import CopyText
+from layerlab.widgets.freeze_code import code
+from layerlab.widgets.freeze_grip import MODEL_GONE
+from layerlab.widgets.freeze_page import as_html, as_text
+from layerlab.widgets.freeze_switchboard import Switchboard, switchboard, ways
+from layerlab.widgets.freeze_tree import FreezeTree
+from layerlab.widgets.lr_sliders import LrSliders
 
 _NOTHING = "nothing"
-_LR_DECADES = (-6, 1)
 
-_panels: WeakKeyDictionary[nn.Module, ref[FreezePanel]] = WeakKeyDictionary()
-"""The newest panel of each model."""
+_open: WeakSet[FreezePanel] = WeakSet()
 
 
 class FreezePanel(Shows):
-    """Sliders and switches that freeze the layers of a model.
+    """A tree of switches, sliders and a menu that freeze the layers of a model.
 
-    What they do, they do to the model itself, with `layerlab.freezing.freeze`: there is no copy. The panel
-    shows the same in plain PyTorch, and warns when a layer was frozen too late (its gradient is there
-    already, and the next step applies it).
+    What they do, they do to the model itself, with `layerlab.freezing.freeze`. What they show is read from
+    it, and so what code did shows too: after every cell, and whenever `refresh` is called. All panels of a
+    model act as one. None keeps its model alive: it says when the model is gone.
 
     Parameters
     ----------
     model
         Any module.
     optimizer
-        The optimizer that trains it: needed for the method ``lr_zero`` and for the lr sliders.
+        The optimizer that trains it: needed for the method ``lr_zero`` and for the lr sliders. By default the
+        one that another panel of this model was given.
     layers
-        Names of modules or tensors, or patterns, a switch each; by default the model's top-level modules
-        that have parameters.
+        Names of modules or tensors, or patterns, from the input on: where the slider "frozen up to" stops; by
+        default the model's top-level modules that have parameters.
     method
-        ``"requires_grad"``, ``"grad_none"`` or ``"lr_zero"``.
+        ``"requires_grad"``, ``"grad_none"`` or ``"lr_zero"``; by default what this model's panels use, at
+        first ``"requires_grad"``.
 
     Attributes
     ----------
+    tree : FreezeTree
+        The switches: on, off, or mixed.
     depth
-        The slider "frozen up to here": layers in order, from the input on.
-    switches : dict of str to Checkbox
-        The switch of each layer.
-    method, clear_grad, lrs
-        The method's menu; the box "also clear gradients"; a slider for the lr of each parameter group.
+        The slider "frozen up to": it freezes the layers up to one, and releases those after it.
+    method, clear_grad
+        The method's menu; the box "also clear gradients".
 
     Raises
     ------
@@ -67,233 +75,232 @@ class FreezePanel(Shows):
         optimizer: Optimizer | None = None,
         *,
         layers: Sequence[str] | None = None,
-        method: str = "requires_grad",
+        method: str | None = None,
     ) -> None:
-        self._handle: Freeze | None = None  # first, for `close` after an error below
-        self._model, self._optimizer = model, optimizer
-        self._said = ""
-        self._busy = False
-        names = list(layers) if layers is not None else _top_level(model)
-        self._members: dict[str, list[Named]] = {n: find(model, n, buffers=False) for n in names}
-        ways = [way for way in WAYS if optimizer is not None or way != "lr_zero"]
-        if method not in ways:
-            hint = "; lr_zero needs the optimizer: FreezePanel(model, optimizer)" if method in WAYS else ""
-            raise ValueError(f"method={method!r}: choose one of {', '.join(ways)}{hint}")
-        before = _panels.get(model, lambda: None)()
-        if before is not None:
-            before.release()  # two panels on one model would each undo what the other did
+        self._board: Switchboard | None = None  # first, for `close` after an error below
+        self._end_cells: Callable[[], None] = lambda: None
+        self._busy = self._closed = False
+        for pattern in layers or ():
+            find(model, pattern, buffers=False)
+        board = switchboard(model, optimizer, method)
+        self._given, self._inner = ref(model), ref(bare(model))
+        self._layers = list(layers) if layers is not None else None
 
-        wide = ipywidgets.Layout(width="min(36em, 98%)")
-        label = {"description_width": "9em"}
+        wide, label = ipywidgets.Layout(width="min(36em, 98%)"), {"description_width": "9em"}
         self.depth = ipywidgets.SelectionSlider(
-            options=[_NOTHING, *names], description="frozen up to", layout=wide, style=label
+            options=[_NOTHING], description="frozen up to", layout=wide, style=label
         )
-        self.switches = {
-            name: ipywidgets.Checkbox(
-                description=f"freeze {name} ({_size(members)})", indent=False, layout=wide
-            )
-            for name, members in self._members.items()
-        }
-        self.method = ipywidgets.Dropdown(
-            options=ways, value=method, description="method", layout=wide, style=label
-        )
+        self.tree = FreezeTree(self._flip)
+        self.method = ipywidgets.Dropdown(options=WAYS, description="method", layout=wide, style=label)
         self.clear_grad = ipywidgets.Checkbox(
             description="also clear gradients that are there already", indent=False, layout=wide
         )
-        self.lrs = [
-            ipywidgets.FloatLogSlider(
-                value=float(group["lr"]) or 1e-3,
-                min=_LR_DECADES[0],
-                max=_LR_DECADES[1],
-                step=0.1,
-                description=f"lr, group {index}" + ("" if group["lr"] else " (now 0)"),
-                readout_format=".1e",
-                layout=wide,
-                style=label,
-            )
-            for index, group in enumerate(optimizer.param_groups if optimizer else ())
-        ]
+        self._sliders = LrSliders(self._listen, self._does(lambda board, moved: board.set_lr(*moved)))
+        self._undo_button = ipywidgets.Button(description="undo", icon="undo")
+        self._clear_button = ipywidgets.Button(description="clear these gradients now")
+        self._clear_button.layout.width = "auto"
         self._message = ipywidgets.HTML()
-        self._code = ipywidgets.HTML()
-        self._code.add_class("jp-RenderedHTMLCommon")
+        self._copy = CopyText()
         super().__init__()
+        self.add_class("layerlab-freeze-panel")
         self._fill(
-            self.depth,
-            *self.switches.values(),
-            self.method,
-            self.clear_grad,
-            *self.lrs,
-            self._message,
-            self._code,
+            *(self.depth, self.tree, self.method, self.clear_grad, self._sliders),
+            *(self._message, ipywidgets.HBox([self._undo_button, self._clear_button]), self._copy),
         )
-        self._listen(self.depth, self._on_depth)
-        for switch in self.switches.values():
-            self._listen(switch, self._on_switch)
-        self._listen(self.method, self._on_switch)
-        self._listen(self.clear_grad, self._on_switch)
-        for index, slider in enumerate(self.lrs):
-            self._listen(slider, partial(self._on_lr, index))
-        _panels[model] = ref(self)
-        self._say()
+        self._listen(self.depth, self._does(self._slide))
+        self._listen(self.method, self._does(lambda board, change: board.set_how(change.new)))
+        self._listen(self.clear_grad, self._does(lambda board, change: board.set_clear_grad(change.new)))
+        self._listen(self._undo_button, self._does(lambda board, _: board.undo()))
+        self._listen(self._clear_button, self._does(lambda board, _: board.clear_gradients()))
+        self._board = board
+        board.panels.add(self)
+        self._cell = cells.this_cell()
+        for other in list(_open):
+            other._close_if_its_cell_ran_anew(self._cell)
+        _open.add(self)
+        self._end_cells = cells.after_each_cell(self._after_cell)
+        self.refresh()
+
+    # -- from code -----------------------------------------------------------------------------------------
+
+    def freeze(self, pattern: Pattern) -> None:
+        """Freeze what a pattern means, by the panel's method: see `layerlab.find` for patterns.
+
+        Raises
+        ------
+        ValueError
+            The pattern means no parameter; or ``lr_zero`` cannot freeze it. Nothing has been changed then.
+        """
+        self._act(lambda board: board.freeze(n.tensor for n in self._find(board, pattern)))
+
+    def release(self, pattern: Pattern | None = None) -> None:
+        """Release what a pattern means, also from a flag that code set; None: all that panels froze.
+
+        What a handle of `layerlab.freeze` holds is not the panel's to release: if there is any, nothing is
+        changed, and `warning` says so.
+
+        Raises
+        ------
+        ValueError
+            The pattern means no parameter.
+        """
+        if pattern is None:
+            self._act(lambda board: board.release_own())
+        else:
+            self._act(lambda board: board.release(n.tensor for n in self._find(board, pattern)))
+
+    def undo(self) -> None:
+        """Take back the last step; where code has changed the same since, only `warning` says so."""
+        self._act(lambda board: board.undo())
+
+    def refresh(self) -> None:
+        """Read the model anew; after a notebook cell that happens by itself."""
+        if self._board is not None and not self._closed:
+            if self._board.grip.alive:
+                self._board.grip.settle()
+            self.show()
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """The layers whose switch is on."""
-        return tuple(name for name, switch in self.switches.items() if switch.value)
+        """The names of the largest wholly frozen modules and parameters, whoever froze them."""
+        return state.largest_frozen(self._rows())
+
+    @property
+    def lrs(self) -> list[ipywidgets.FloatLogSlider]:
+        """A slider for the lr of each of the optimizer's parameter groups."""
+        return list(self._sliders.children)
 
     @property
     def code(self) -> str:
-        """The present state as lines of PyTorch; empty when nothing is frozen."""
-        return self._handle.code if self._handle else ""
+        """The present state of model and optimizer as lines of PyTorch, whoever brought it about."""
+        board, inner = self._board, self._inner()
+        if board is None or inner is None:
+            return ""
+        grip = board.grip
+        return code(self._given() or inner, grip.facts(), grip.own_groups(), clear_grad=grip.clear_grad)
 
     @property
     def warning(self) -> str:
         """What to know about the last flip; empty when there is nothing to warn of."""
-        return self._said
-
-    def release(self) -> None:
-        """Release everything that this panel froze."""
-        self.depth.value = _NOTHING
-        for switch in self.switches.values():
-            switch.value = False
+        if self._board is None:
+            return ""
+        return self._board.warning if self._board.grip.alive else MODEL_GONE
 
     def close(self) -> None:
-        """Release what is frozen and take the panel away."""
-        self._release()
+        """Take the panel away; the last one of a model releases all that its panels froze."""
+        self._end_cells()
+        self._closed = True
+        if self._board is not None:
+            self._board.panels.discard(self)
+            if not self._board.panels:
+                self._board.close()
         super().close()
 
-    # -- reactions ---------------------------------------------------------------------------------------
+    # -- reactions -----------------------------------------------------------------------------------------
 
-    def _on_depth(self, change: Any) -> None:
-        if self._busy:
-            return
-        names = list(self.switches)
-        upto = names.index(self.depth.value) + 1 if self.depth.value != _NOTHING else 0
-        self._busy = True  # the switches follow the slider: one change, not one a switch
+    def _act(self, action: Callable[[Switchboard], None]) -> None:
+        """Do something to the model; whatever comes of it, the controls then show what is true."""
+        if self._closed or self._board is None:
+            raise RuntimeError("this panel is closed; make another: FreezePanel(model, optimizer)")
         try:
-            for index, switch in enumerate(self.switches.values()):
-                switch.value = index < upto
+            _ = self._board.grip.model  # raises what to say if it is gone
+            action(self._board)
         finally:
-            self._busy = False
-        self._apply()
+            self.show()
 
-    def _on_switch(self, change: Any) -> None:
-        if self._busy:
+    def _does(self, action: Callable[[Switchboard, Any], None]) -> Callable[[Any], None]:
+        """What to do when a control was moved, unless `show` moved it."""
+        return lambda change: None if self._busy else self._act(lambda board: action(board, change))
+
+    def _find(self, board: Switchboard, pattern: Pattern) -> list[Named]:
+        return find(board.grip.model, pattern, buffers=False)
+
+    def _flip(self, name: str, on: bool) -> None:
+        def flip(board: Switchboard) -> None:
+            row = next((row for row in self._rows() if row.name == name), None)
+            if row is None:
+                raise ValueError(f"{name!r}: the model has no such module or parameter any more")
+            (board.freeze if on else board.release)(fact.named.tensor for fact in row.facts)
+
+        self._act(flip)
+
+    def _slide(self, board: Switchboard, change: Any) -> None:
+        layers = self._members()
+        upto = list(layers).index(change.new) + 1 if change.new != _NOTHING else 0
+        tensors = [[fact.named.tensor for fact in facts] for facts in layers.values()]
+        board.slide(chain(*tensors[:upto]), chain(*tensors[upto:]))
+
+    def _after_cell(self) -> None:
+        if self._board is not None:
+            self._board.history.seal()
+        self.refresh()
+
+    def _close_if_its_cell_ran_anew(self, now: tuple[str, int] | None) -> None:
+        """A cell that runs again has lost its old output: a panel from there has no place in the page."""
+        if now is not None and self._cell is not None and self._cell[0] == now[0] and self._cell != now:
+            self.close()
+
+    # -- what it shows -------------------------------------------------------------------------------------
+
+    def _rows(self) -> list[state.Row]:
+        model = self._inner()
+        if model is None or self._board is None:
+            return []
+        return state.rows(model, self._board.grip.facts())
+
+    def _members(self) -> dict[str, list[state.Fact]]:
+        model = self._inner()
+        if model is None or self._board is None:
+            return {}
+        return state.layers(model, self._board.grip.facts(), self._layers)
+
+    @contextmanager
+    def _quietly(self) -> Iterator[None]:
+        """Controls that are set in this block say what is so; nobody moved them."""
+        before, self._busy = self._busy, True
+        try:
+            yield
+        finally:
+            self._busy = before
+
+    def show(self) -> None:
+        """Bring every control to what is true of the model."""
+        board = self._board
+        if self._closed or board is None:
             return
+        grip, layers, rows = board.grip, self._members(), self._rows()
         upto = _NOTHING
-        for name, switch in self.switches.items():
-            if not switch.value:
+        for name, facts in layers.items():
+            if not all(fact.frozen for fact in facts):
                 break
             upto = name
-        self._busy = True  # the slider follows the switches: up to where everything is frozen
-        try:
-            self.depth.value = upto
-        finally:
-            self._busy = False
-        self._apply()
-
-    def _on_lr(self, index: int, change: Any) -> None:
-        assert self._optimizer is not None
-        self._release()  # so that a group frozen by lr = 0 keeps the new lr for later
-        self._optimizer.param_groups[index]["lr"] = self.lrs[index].value
-        self._apply()
-
-    def _apply(self) -> None:
-        was = set(self._handle.names) if self._handle else set()
-        self._release()
-        late = [n for n in self._chosen() if n.name not in was and n.tensor.grad is not None]
-        if self.frozen:
-            try:
-                self._handle = freeze(
-                    self._model,
-                    list(self.frozen),
-                    self.method.value,
-                    optimizer=self._optimizer,
-                    clear_grad=self.clear_grad.value,
-                )
-            except Exception:
-                self._switch_all_off()
-                raise
-        self._said = self._warn(late, was)
-        self._say()
-
-    def _warn(self, late: list[Named], was: set[str]) -> str:
-        if late and self.method.value == "requires_grad" and not self.clear_grad.value:
-            return warnings.too_late(late)
-        if self.frozen and not any(p.requires_grad for p in self._model.parameters()):
-            return warnings.NOTHING_LEFT
-        held = self._handle.names if self._handle else ()
-        state = self._optimizer.state if self._optimizer else {}
-        released = [n for n in tensors(self._model) if n.name in was and n.name not in held]
-        stored = [n for n in released if state.get(n.tensor)]
-        known = {n.name for n in stored}
-        layers = [n for n, members in self._members.items() if known & {m.name for m in members}]
-        return warnings.old_momentum(stored, layers) if stored else ""
-
-    def _chosen(self) -> list[Named]:
-        return [member for name in self.frozen for member in self._members[name]]
-
-    def _release(self) -> None:
-        if self._handle is not None:
-            self._handle.release()
-            self._handle = None
-
-    def _switch_all_off(self) -> None:
-        """After a freeze that could not be done nothing is frozen, and the switches must say so."""
-        self._busy = True
-        try:
-            self.release()
-        finally:
-            self._busy = False
-        self._said = ""
-        self._say()
-
-    # -- what it shows -----------------------------------------------------------------------------------
-
-    def _say(self) -> None:
-        frozen = ", ".join(self.frozen) or "nothing"
-        mark = "⚠ " + escape(self._said) if self._said else ""
+        known = ways(grip.optimizer)
+        with self._quietly():
+            if self.depth.options != (options := (_NOTHING, *layers)):
+                self.depth.options = options
+            if self.method.options != known:
+                self.method.options = known
+            self.depth.value, self.method.value, self.clear_grad.value = upto, grip.how, grip.clear_grad
+            self._sliders.show(grip.own_groups())
+        for control in (self.depth, self.method, self.clear_grad):
+            control.disabled = not grip.alive
+        self.tree.show(rows)
+        self._undo_button.disabled = not board.history
+        late = grip.alive and state.too_late(grip.facts())
+        self._clear_button.layout.display = None if late else "none"
+        frozen = some([printable(name) for name in state.largest_frozen(rows)], 6) or "nothing"
+        warning = self.warning
         self._message.value = f'<p role="status">frozen: <code>{escape(frozen)}</code></p>' + (
-            f'<p role="alert"><strong>{mark}</strong></p>' if mark else ""
+            f'<p role="alert"><strong>⚠ {escape(printable(warning))}</strong></p>' if warning else ""
         )
-        self._code.value = f"<pre>{escape(self.code or '# nothing is frozen')}</pre>"
+        self._copy.text = self.code
 
     def _as_text(self) -> str:
-        rows = [
-            f"  {FROZEN if name in self.frozen else ' '} {name} ({_size(members)})"
-            for name, members in self._members.items()
-        ]
-        groups = self._optimizer.param_groups if self._optimizer else []
-        lrs = [f"  lr of group {i}: {short(float(group['lr']))}" for i, group in enumerate(groups)]
-        warning = [f"⚠ {self._said}"] if self._said else []
-        return "\n".join([f"FreezePanel, by {self.method.value}:", *rows, *lrs, *warning, self.code]).rstrip()
+        return as_text(*self._said())
 
     def _as_html(self) -> str:
-        rows = "".join(
-            f"<tr><td>{FROZEN if name in self.frozen else ''}</td><th scope='row'><code>{escape(name)}</code>"
-            f"</th><td>{_size(members)}</td></tr>"
-            for name, members in self._members.items()
-        )
-        return (
-            f"<table><caption>FreezePanel, by <code>{self.method.value}</code></caption><thead><tr>"
-            "<th scope='col'>frozen</th><th scope='col'>layer</th><th scope='col'>size</th></tr></thead>"
-            f"<tbody>{rows}</tbody></table>"
-            + (f"<p>⚠ {escape(self._said)}</p>" if self._said else "")
-            + (f"<pre>{escape(self.code)}</pre>" if self.code else "")
-        )
+        return as_html(*self._said())
 
-
-def _top_level(model: nn.Module) -> list[str]:
-    """The modules that a learner would call the layers: look into a wrapper that has only one."""
-    named = [n for n in tensors(model) if n.kind == "parameter"]
-    prefix = ""
-    while True:
-        below = [n.name.removeprefix(prefix) for n in named if n.name.startswith(prefix)]
-        heads = list(dict.fromkeys(name.partition(".")[0] for name in below))
-        if len(heads) != 1 or all("." not in name.partition(".")[2] for name in below):
-            return [prefix + head for head in heads]
-        prefix += heads[0] + "."
-
-
-def _size(members: list[Named]) -> str:
-    return plural(sum(m.tensor.numel() for m in members), "parameter")
+    def _said(self) -> tuple[Any, ...]:
+        groups = self._board.grip.own_groups() if self._board is not None else []
+        return self.method.value, self._rows(), list(self._members()), groups, self.warning, self.code

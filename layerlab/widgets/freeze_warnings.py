@@ -1,37 +1,75 @@
-"""What `FreezePanel` warns of, each with its cure."""
+"""What `FreezePanel` says, each with its cure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from layerlab.names import Named
-from layerlab.rules import path
+from torch import nn
+
+from layerlab.freezing.learning_rates import OwnGroup
+from layerlab.freezing.plain_code import bracketed, expressions
+from layerlab.names import Named, listing
+from layerlab.widgets.freeze_state import Fact
 
 NOTHING_LEFT = "everything is frozen: backward() will raise, for nothing requires a gradient."
+NOTHING_TO_UNDO = "nothing to undo."
 
 
-def too_late(late: Sequence[Named]) -> str:
+def too_late(model: nn.Module, late: Sequence[Named]) -> str:
     """These were frozen by their flag and have a gradient already."""
-    several = len(late) > 1
     return (
-        f"too late if step() comes next: {late[0].name}"
-        + (f" (and {len(late) - 1} more)" if several else "")
-        + " already has a gradient, and step() applies every gradient that is not None. "
-        "No harm if a zero_grad() that leaves None comes first. "
-        f"Cure: {path(late[0].name)}.grad = None"
-        + (", likewise for the others" if several else "")
-        + ", or tick “also clear gradients”."
+        f"too late if step() comes next: {_first(late)} already has a gradient, and step() applies every "
+        "gradient that is not None. No harm if a zero_grad() that leaves None comes first. "
+        f"Cure: {cure(model, late)}"
     )
 
 
-def old_momentum(stored: Sequence[Named], layers: Sequence[str]) -> str:
-    """These were released, and the optimizer still has state of them; ``layers`` are those they belong to."""
-    several = len(stored) > 1
-    cures = (f"for p in {path(layer)}.parameters(): optimizer.state.pop(p, None)" for layer in layers)
+def cure(model: nn.Module, late: Sequence[Named]) -> str:
+    """The line of PyTorch that throws these gradients away."""
+    paths = expressions(model, late)
+    if len(late) == 1 and not paths[0].startswith("*"):
+        return f"{paths[0]}.grad = None"
+    return f"for p in {_each(paths)}: p.grad = None"
+
+
+def old_momentum(model: nn.Module, stored: Sequence[Named]) -> str:
+    """These were released, and the optimizer still has state of them."""
     return (
-        f"released with old momentum: the optimizer still stores what it knew of {stored[0].name}"
-        + (f" (and {len(stored) - 1} more)" if several else "")
-        + ". To start afresh: "
-        + ("; ".join(cures) if several else f"optimizer.state.pop({path(stored[0].name)}, None)")
-        + "."
+        f"released with old momentum: the optimizer still stores what it knew of {_first(stored)}. "
+        f"To start afresh: for p in {_each(expressions(model, stored))}: optimizer.state.pop(p, None)"
     )
+
+
+def held_by_others(foreign: Sequence[Fact]) -> str:
+    """These the panel did not freeze and cannot release."""
+    ways = ", ".join(dict.fromkeys(way for fact in foreign for way in fact.foreign))
+    return (
+        f"not released: {_first([fact.named for fact in foreign])} is held by a handle of ll.freeze "
+        f"({ways}). Call that handle's release()."
+    )
+
+
+def stays(frozen: Sequence[Fact], groups: Sequence[OwnGroup]) -> str:
+    """These stay frozen although the panel let go of them."""
+    ids = {id(fact.named.tensor) for fact in frozen}
+    asleep = [i for i, group in enumerate(groups) if ids & set(map(id, group.parameters)) and not group.lr]
+    name = _first([fact.named for fact in frozen])
+    if not asleep:
+        return f"{name} stays frozen: only numbers with a fraction can have a gradient."
+    sliders = " and ".join(f"“lr, group {index}”" for index in asleep)
+    return f"{name} stays frozen: its parameter group has lr = 0. Its slider {sliders} wakes it."
+
+
+def not_undone(changed: Sequence[str]) -> str:
+    """Undoing the step would destroy what code did since: it is not undone."""
+    return f"not undone: code has changed {listing(dict.fromkeys(changed))} since, and that stays."
+
+
+def _first(several: Sequence[Named]) -> str:
+    more = f" (and {len(several) - 1} more)" if len(several) > 1 else ""
+    return several[0].name + more
+
+
+def _each(paths: Sequence[str]) -> str:
+    """What a loop runs over: one module's parameters as they are, anything else in a list."""
+    return paths[0][1:] if len(paths) == 1 and paths[0].startswith("*") else bracketed(paths)

@@ -1,0 +1,50 @@
+"""What a widget may know of the notebook's cells: when one has run, and which one made it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakMethod
+
+
+def _shell() -> Any:
+    """The running IPython; None outside it, and then it is not imported either."""
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None
+
+
+def after_each_cell(method: Callable[[], None]) -> Callable[[], None]:
+    """Call a bound method after every cell, held weakly; outside IPython, never.
+
+    Returns
+    -------
+    callable
+        What ends it. It ends by itself when the method's object is gone.
+    """
+    shell = _shell()
+    if shell is None:
+        return lambda: None
+    weak = WeakMethod(method)
+
+    def ran(result: object = None) -> None:
+        alive = weak()
+        if alive is not None:
+            alive()
+        else:
+            end()
+
+    def end() -> None:
+        if ran in shell.events.callbacks["post_run_cell"]:
+            shell.events.unregister("post_run_cell", ran)
+
+    shell.events.register("post_run_cell", ran)
+    return end
+
+
+def this_cell() -> tuple[str, int] | None:
+    """The id of the cell that runs now, and the number of its run; None where the front end tells no id."""
+    shell = _shell()
+    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    cell = parent.get("metadata", {}).get("cellId")
+    return (cell, shell.execution_count) if cell else None

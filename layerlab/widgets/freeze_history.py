@@ -1,0 +1,91 @@
+"""The steps that can be undone: what each changed in the model, from which value to which."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import torch
+
+Key: TypeAlias = tuple[Any, ...]
+Snapshot: TypeAlias = dict[Key, Any]
+"""From what can change (the flag of this parameter, …) to what it is now; tensors by identity."""
+
+_GONE = object()
+MOST = 100
+ONE_DRAG = 1.0
+"""Seconds within which changes of one slider count as one drag."""
+
+
+@dataclass
+class Step:
+    """What one step of the learner changed."""
+
+    slider: Hashable
+    """Which slider was moved; None for what is no slider."""
+    ended: float
+    before: Snapshot = field(default_factory=dict)
+    after: Snapshot = field(default_factory=dict)
+
+    def changed_since(self, now: Snapshot) -> list[Key]:
+        """What of all that it changed is no longer as it left it."""
+        return [key for key, value in self.after.items() if not _same(now.get(key, _GONE), value)]
+
+
+class History:
+    """The last steps, the newest last; a drag of a slider is one."""
+
+    def __init__(self) -> None:
+        self._steps: deque[Step] = deque(maxlen=MOST)
+        self._sealed = True
+
+    def __len__(self) -> int:
+        return len(self._steps)
+
+    def record(self, before: Snapshot, after: Snapshot, slider: Hashable = None) -> None:
+        """Note what a step changed; nothing, if nothing did."""
+        keys = [k for k in {**before, **after} if not _same(before.get(k, _GONE), after.get(k, _GONE))]
+        if not keys:
+            return
+        now = time.monotonic()
+        last = self._steps[-1] if self._steps else None
+        goes_on = last is not None and not self._sealed and slider is not None and slider == last.slider
+        if last is None or not goes_on or now - last.ended > ONE_DRAG:
+            last = Step(slider, now)
+            self._steps.append(last)
+        for key in keys:
+            last.before.setdefault(key, before.get(key, _GONE))
+            last.after[key] = after.get(key, _GONE)
+        last.ended = now
+        self._sealed = False
+        for key in [key for key in last.before if _same(last.before[key], last.after[key])]:
+            del last.before[key], last.after[key]
+        if not last.before:  # dragged there and back
+            self._steps.pop()
+
+    def pop(self) -> Step | None:
+        """Take the newest step away to undo it; None if there is none."""
+        self._sealed = True
+        return self._steps.pop() if self._steps else None
+
+    def put_back(self, step: Step) -> None:
+        """Keep a step after all that could not be undone."""
+        self._steps.append(step)
+
+    def seal(self) -> None:
+        """Whatever comes next is another step, be it of the same slider."""
+        self._sealed = True
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._steps.clear()
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Tensors by identity, whatever else by value."""
+    if isinstance(one, torch.Tensor) or isinstance(other, torch.Tensor):
+        return one is other
+    return bool(one == other)
