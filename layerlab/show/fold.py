@@ -42,13 +42,13 @@ def fold(items: Sequence[Item]) -> list[Group]:
         return [Group(item.name, (i,)) for i, item in enumerate(items)]
     counts = Counter(item.kind for item in items if item.surprising)
     single = {i for i, item in enumerate(items) if item.surprising and counts[item.kind] <= LIMIT}
-    grouped = _group(items, single, _module_of([item.name for item in items]))
+    grouped = _group(items, single, module_of([item.name for item in items]))
     if len(grouped) - len(single) > LIMIT:
         grouped = _group(items, single, lambda _: "all modules")
     return grouped
 
 
-def _module_of(names: Sequence[str]) -> Callable[[str], str]:
+def module_of(names: Sequence[str]) -> Callable[[str], str]:
     """Find the first name component in which the tensors differ (skipping a common ``backbone.``)."""
     paths = [name.split(".") for name in names]
     same = itertools.takewhile(lambda parts: len(set(parts)) == 1, zip(*paths, strict=False))

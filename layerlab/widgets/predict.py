@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
+from typing import Any
 
-import ipywidgets
+import traitlets
 from torch import nn
 
-from layerlab.lessons_support.scoring import Score, asked_about, score
-from layerlab.names import listing, tensors
+from layerlab.lessons_support.scorecard import scorecard
+from layerlab.lessons_support.scoring import Answer, Score, one_step, score, what_happened
+from layerlab.names import listing
 from layerlab.record import Step
+from layerlab.show.alphabet import ALPHABET
 from layerlab.show.words import printable
-from layerlab.widgets.base import Shows, shown_errors
+from layerlab.widgets.asked import groups, names_asked_about
+from layerlab.widgets.base import shown_errors
+from layerlab.widgets.drawn import Drawn, front_end
 
 OUTDATED = "outdated: the ticks have changed since; call check(step) again"
+OPEN, LOCKED, RUNNING, SCORED = "open", "locked", "running", "scored"
+
+Steps = Step | Sequence[Step]
 
 
-class Predict(Shows):
+class Predict(Drawn):
     """One tick box a tensor: which of them will move? `check` compares the ticks with a step of a ledger.
+
+    The answer is locked in by its button, or by `check`. Its first score counts for the lesson (see
+    `layerlab.lessons_support.scorecard`).
 
     >>> predict = Predict(net)  # doctest: +SKIP
     >>> predict.tick("output.weight")  # doctest: +SKIP
@@ -29,11 +40,24 @@ class Predict(Shows):
     ----------
     model_or_names
         A model: every parameter is asked about, and every buffer of running statistics. Or the names of the
-        tensors to ask about, in the order in which they shall stand.
+        tensors to ask about, in the order in which they shall stand. Where they are many, they are folded by
+        module.
     question
         Stands above the boxes.
     ticked
         Names that are ticked from the start.
+    run
+        What the button does once the answer is locked in: called without arguments, it returns a step, or a
+        ledger of exactly one step, which is then checked.
+
+    Attributes
+    ----------
+    names : tuple of str
+        The tensors that are asked about.
+    score : Score or None
+        What the last `check` returned.
+    stage : str
+        ``"open"``, ``"locked"``, ``"running"`` or ``"scored"``.
 
     Raises
     ------
@@ -41,48 +65,50 @@ class Predict(Shows):
         If there is nothing to ask about, a name comes twice, or ``ticked`` has a name that is not asked
         about; the message lists near names.
     TypeError
-        If ``model_or_names`` is a single str.
+        If ``model_or_names`` is a single str, or ``run`` cannot be called.
     """
+
+    _esm = front_end("dom.js", "predict.js")
+    _css = front_end("predict.css")
+
+    asked = traitlets.Dict().tag(sync=True)
+    """What the page draws once: the question, the groups with their boxes, whether there is a ``run``."""
+    ticks = traitlets.List(traitlets.Int()).tag(sync=True)
+    """Positions in ``names`` of the boxes that are ticked."""
+    stage = traitlets.Enum((OPEN, LOCKED, RUNNING, SCORED), OPEN).tag(sync=True)
+    verdict = traitlets.Dict().tag(sync=True)
+    """How it fared: the sum, the lesson's score, and a mark for each box; empty before a score."""
 
     def __init__(
         self,
         model_or_names: nn.Module | Iterable[str],
         question: str = "Which tensors will move in this step?",
         ticked: Iterable[str] = (),
+        run: Callable[[], Steps] | None = None,
     ) -> None:
-        self._first_name = _names_asked_about(model_or_names)
+        self._first_name = names_asked_about(model_or_names)
+        if run is not None and not callable(run):
+            raise TypeError(f"run must be a function without arguments, not {type(run).__name__}")
         self.names = tuple(dict.fromkeys(self._first_name.values()))
         self.question = question
         self.score: Score | None = None
+        self._run = run
         self._checked: tuple[str, ...] = ()
-        chosen = self._find(ticked)
-        super().__init__()
-        layout = ipywidgets.Layout(width="auto", flex="0 0 auto")
-        self.boxes = {
-            name: ipywidgets.Checkbox(
-                value=name in chosen,
-                description=self._label(name),
-                description_allow_html=True,
-                indent=False,
-                tooltip=printable(name),
-                layout=layout,
-            )
-            for name in self.names
-        }
-        for box in self.boxes.values():
-            self._listen(box, lambda _: self._show_verdict())
-        self._verdict = ipywidgets.HTML()
-        self._verdict.add_class("jp-RenderedHTMLCommon")  # its table looks like one in a cell's output
-        listed = ipywidgets.VBox(
-            list(self.boxes.values()), layout=ipywidgets.Layout(max_height="24em", overflow="auto")
-        )
-        asked = ipywidgets.HTML(f"<p><strong>{escape(printable(question))}</strong></p>")
-        self._fill(asked, listed, self._verdict)
+        self._marks: list[dict[str, Any]] = []
+        self._groups = groups(self.names)
+        chosen = self._positions(ticked)
+        drawn = [
+            {"name": printable(name), "items": [self._item(at) for at in members]}
+            for name, members in self._groups
+        ]
+        asked = {"question": printable(question), "groups": drawn, "runs": run is not None}
+        super().__init__(asked=asked, ticks=sorted(chosen))
+        self.observe(lambda _: self._show_verdict(), "ticks")
 
     @property
     def ticked(self) -> tuple[str, ...]:
         """Names of the tensors that are ticked, in the model's order."""
-        return tuple(name for name, box in self.boxes.items() if box.value)
+        return tuple(self.names[at] for at in self.ticks)
 
     @property
     def outdated(self) -> bool:
@@ -96,15 +122,57 @@ class Predict(Shows):
         ------
         ValueError
             If a name is not asked about; then no box is changed. The message lists near names.
+        RuntimeError
+            If the answer is locked in and not scored yet.
         """
-        self._set(names, True)
+        positions = self._positions(names)
+        self._must_not_be_locked()
+        self.ticks = sorted({*self.ticks, *positions})
 
     def untick(self, *names: str) -> None:
         """Take ticks away; see `tick`."""
-        self._set(names, False)
+        positions = self._positions(names)
+        self._must_not_be_locked()
+        self.ticks = sorted({*self.ticks} - positions)
 
-    def check(self, step: Step | Sequence[Step]) -> Score:
-        """Compare the ticks with what moved in a step; show the verdict below the boxes and return it.
+    def lock_in(self) -> None:
+        """Let the answer stand, as the button does; with a ``run``, run it and check what it returns.
+
+        An error of ``run`` is shown, unlocks and is raised. Harmless when the answer is locked in already.
+        """
+        if self.stage != OPEN:
+            return
+        if self._run is None:
+            self.stage = LOCKED
+            return
+        self.stage = RUNNING
+        try:
+            with shown_errors(self):
+                self.check(self._run())
+        finally:
+            if self.stage == RUNNING:  # it raised
+                self.stage = OPEN
+
+    def unlock(self) -> None:
+        """Take the answer back ("change my mind").
+
+        Raises
+        ------
+        RuntimeError
+            If it has been scored; `try_again` is for that.
+        """
+        if self.stage == SCORED:
+            raise RuntimeError("this answer has been scored and stands; try_again() clears the verdict")
+        if self.stage == LOCKED:
+            self.stage = OPEN
+
+    def try_again(self) -> None:
+        """Clear the verdict and unlock. The first score is what counts for the lesson."""
+        if self.stage == SCORED:
+            self.score, self.verdict, self.stage = None, {}, OPEN
+
+    def check(self, step: Steps) -> Score:
+        """Lock in what is ticked, compare it with what moved in a step; show the verdict and return it.
 
         Parameters
         ----------
@@ -115,80 +183,101 @@ class Predict(Shows):
         ------
         ValueError, KeyError
             For a ledger of several steps, or a step without these tensors; see
-            `layerlab.lessons_support.scoring.score`.
+            `layerlab.lessons_support.scoring.score`. Then nothing is locked in.
         """
         with shown_errors(self):
             ticked = self.ticked
-            self.score = result = score(ticked, step, names=self.names)
-            self._checked = ticked
+            result = score(ticked, step, names=self.names)
+            answers = {answer.fact.name: answer for answer in result.answers}
+            facts = one_step(step)
+            self._marks = [_mark(answers[facts[name].name]) for name in self.names]
+            scorecard().note(self.question, self.names, result)
+            self.score, self._checked = result, ticked
+            self.stage = SCORED
             self._show_verdict()
         return result
 
-    def _set(self, names: Iterable[str], value: bool) -> None:
-        for name in self._find(names):
-            self.boxes[name].value = value
+    def _heard(self, message: dict[str, Any]) -> None:
+        wanted = message.get("do")
+        if wanted == "tick":
+            if self.stage == OPEN:  # one that was on its way while the answer was locked in comes too late
+                names = [self.names[at] for at in message["at"]]
+                (self.tick if message["on"] else self.untick)(*names)
+        elif wanted == "lock":
+            self.lock_in()
+        elif wanted == "unlock":
+            self.unlock()
+        elif wanted == "again":
+            self.try_again()
+        else:
+            raise ValueError(f"{message!r}: Predict knows tick, lock, unlock and again")
 
-    def _find(self, names: Iterable[str]) -> list[str]:
+    def _must_not_be_locked(self) -> None:
+        if self.stage in (LOCKED, RUNNING):
+            raise RuntimeError("the answer is locked in: call unlock() first, or press “change my mind”")
+
+    def _positions(self, names: Iterable[str]) -> set[int]:
         wanted = [names] if isinstance(names, str) else list(names)
         unknown = [name for name in wanted if name not in self._first_name]
         if unknown:
             near = difflib.get_close_matches(unknown[0], self._first_name, n=3, cutoff=0.4)
             hint = f"near names: {', '.join(near)}" if near else f"asked about: {listing(self.names)}"
             raise ValueError(f"no tick box for {unknown[0]!r}; {hint}")
-        return [self._first_name[name] for name in wanted]
+        return {self.names.index(self._first_name[name]) for name in wanted}
 
-    def _label(self, name: str) -> str:
-        tied = [printable(other) for other, first in self._first_name.items() if first == name != other]
-        label = f"<code>{escape(printable(name))}</code>"
-        return label + (f" (tied: <code>{escape(', '.join(tied))}</code>)" if tied else "")
+    def _item(self, at: int) -> dict[str, Any]:
+        """One box, for the page."""
+        return {"at": at, "name": printable(self.names[at]), "tied": self._tied(at)}
+
+    def _tied(self, at: int) -> str:
+        name = self.names[at]
+        return ", ".join(printable(n) for n, first in self._first_name.items() if first == name != n)
 
     def _show_verdict(self) -> None:
-        """Mark each box right or wrong; the table that says why is what `check` returns."""
+        """Say it in the page: the sum, and a mark beside each box; no marks that were about other ticks."""
         if self.score is None:
             return
-        for answer in self.score.answers:
-            name = answer.fact.name
-            wrong = f" ✗ it {'moved' if answer.fact.moved else 'stayed'}"
-            mark = "" if self.outdated else " ✓" if answer.right else wrong
-            self.boxes[name].description = self._label(name) + mark
         said = OUTDATED if self.outdated else f"{self.score.right} of {self.score.total} right"
-        self._verdict.value = f'<p role="status"><strong>{said}</strong></p>'
+        marks = [] if self.outdated else self._marks
+        self.verdict = {"said": said, "lesson": scorecard().line, "marks": marks}
+
+    def _as_text(self) -> str:
+        text = f"Predict: {len(self.ticked)} of {len(self.names)} ticked"
+        text += f": {', '.join(map(printable, self.ticked))}" if self.ticked else ""
+        text += " (locked in)" if self.stage == LOCKED else ""
+        if self.score is None:
+            return text
+        return "\n".join([text, *([OUTDATED] if self.outdated else []), repr(self.score)])
+
+    def _as_html(self) -> str:
+        asked = f"<p><strong>{escape(printable(self.question))}</strong></p>"
+        listed = [self._group_html(name, members) for name, members in self._groups]
+        return "\n".join(["<div>", asked, *listed, self._verdict_html(), "</div>"])
+
+    def _group_html(self, name: str, members: Sequence[int]) -> str:
+        items = []
+        for at in members:
+            tied = f" (tied: <code>{escape(self._tied(at))}</code>)" if self._tied(at) else ""
+            sign = "☑" if at in self.ticks else "☐"
+            items.append(f"<li>{sign} <code>{escape(printable(self.names[at]))}</code>{tied}</li>")
+        # Each item has its own sign, so the list needs none.
+        boxes = "\n".join(['<ul style="list-style:none;padding-left:0">', *items, "</ul>"])
+        if len(members) == 1 or len(self._groups) == 1:
+            return boxes
+        count = f"{sum(at in self.ticks for at in members)} of {len(members)} ticked"
+        head = f"<summary><code>{escape(printable(name))}</code>: {count}</summary>"
+        return f"<details>{head}\n{boxes}\n</details>"
 
     def _verdict_html(self) -> str:
         if self.score is None:
             return ""
         return (f"<p><em>{OUTDATED}</em></p>\n" if self.outdated else "") + self.score._repr_html_()
 
-    def _as_text(self) -> str:
-        text = f"Predict: {len(self.ticked)} of {len(self.names)} ticked"
-        text += f": {', '.join(map(printable, self.ticked))}" if self.ticked else ""
-        if self.score is None:
-            return text
-        return "\n".join([text, *([OUTDATED] if self.outdated else []), repr(self.score)])
 
-    def _as_html(self) -> str:
-        items = "\n".join(
-            f"<li>{'☑' if box.value else '☐'} {self._label(name)}</li>" for name, box in self.boxes.items()
-        )
-        asked = f"<p><strong>{escape(printable(self.question))}</strong></p>"
-        unmarked = '<ul style="list-style:none;padding-left:0">'  # each item has its own sign
-        return f"<div>\n{asked}\n{unmarked}\n{items}\n</ul>\n{self._verdict_html()}\n</div>"
-
-
-def _names_asked_about(model_or_names: nn.Module | Iterable[str]) -> dict[str, str]:
-    """Every name by which a tensor may be ticked, and the first name of that tensor."""
-    if isinstance(model_or_names, nn.Module):
-        everything = tensors(model_or_names)
-        asked = set(asked_about(everything))
-        found = {name: one.name for one in everything if one.name in asked for name in one.names}
-    elif isinstance(model_or_names, str):
-        raise TypeError(f"give a model or a list of names, such as [{model_or_names!r}], not a str")
-    else:
-        names = list(model_or_names)
-        found = {name: name for name in names}
-        if len(found) < len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise ValueError(f"{twice!r} is asked about twice")
-    if not found:
-        raise ValueError("there is no tensor to ask about")
-    return found
+def _mark(answer: Answer) -> dict[str, Any]:
+    """What stands beside a box: ✓, or what happened instead and why."""
+    letter = ALPHABET[answer.fact.reason]
+    if answer.right:
+        return {"right": True}
+    why = f"it {what_happened(answer.fact)}"
+    return {"right": False, "symbol": letter.symbol, "colour": letter.colour, "why": why}

@@ -1,5 +1,6 @@
 """The tick boxes, driven as the browser would; what they say where no browser draws them."""
 
+from collections import OrderedDict
 from html.parser import HTMLParser
 
 import ipywidgets
@@ -10,6 +11,7 @@ from IPython.core.formatters import DisplayFormatter
 from torch import nn
 
 from layerlab.ledger import watch
+from layerlab.lessons_support.scorecard import scorecard
 from layerlab.widgets.base import Shows, shown_errors
 from layerlab.widgets.predict import OUTDATED, Predict
 
@@ -20,6 +22,11 @@ HOSTILE = '<img src=x onerror="alert(1)">\n\u202e$x$'
 @pytest.fixture(scope="module")
 def ledger():
     return article_run()[0]
+
+
+@pytest.fixture(autouse=True)
+def _new_lesson():
+    scorecard().reset()
 
 
 @pytest.fixture
@@ -56,9 +63,18 @@ def parse(html):
     return tags.seen, "".join(tags.words)
 
 
-def verdict(predict):
-    """The HTML that the learner sees below the boxes."""
-    return predict.children[2].value
+def shown_marks(predict):
+    """What the learner sees beside each box."""
+    marks = predict.verdict.get("marks", [])
+    return {
+        name: "✓" if mark["right"] else f"✗ {mark['symbol']} {mark['why']}"
+        for name, mark in zip(predict.names, marks, strict=bool(marks))
+    }
+
+
+def from_page(predict, **message):
+    """What the widget's script sends."""
+    predict._receive(predict, message, [])
 
 
 # -- ticking -------------------------------------------------------------------------------------------------
@@ -67,21 +83,17 @@ def verdict(predict):
 def test_a_model_s_tensors_are_asked_about_in_its_order(predict):
     assert predict.names == ASKED
     assert predict.ticked == ()
-    assert [type(box) for box in predict.boxes.values()] == [ipywidgets.Checkbox] * len(ASKED)
-    assert "<strong>Which tensors will move in this step?</strong>" in predict.children[0].value
+    assert [item["name"] for group in predict.asked["groups"] for item in group["items"]] == list(ASKED)
+    assert predict.asked["question"] == "Which tensors will move in this step?"
 
 
 def test_the_browser_and_the_code_tick_the_same_boxes(predict):
-    predict.boxes["out.weight"].value = True
+    from_page(predict, do="tick", at=[0, 4], on=True)
+    from_page(predict, do="tick", at=[0], on=False)
     predict.tick("right.weight", "left.weight")
     assert predict.ticked == ("left.weight", "right.weight", "out.weight")
     predict.untick("left.weight")
-    assert [name for name, box in predict.boxes.items() if box.value] == ["right.weight", "out.weight"]
-
-
-def test_the_browser_s_own_message_ticks(predict):
-    predict.boxes["left.weight"].set_state({"value": True})
-    assert predict.ticked == ("left.weight",)
+    assert predict.ticks == [1, 4]
 
 
 def test_names_may_be_given_instead_of_a_model():
@@ -116,88 +128,235 @@ def test_what_cannot_be_asked_is_refused(kind, asked, message):
         Predict(asked)
 
 
-def test_a_tied_tensor_has_one_box_that_any_of_its_names_ticks():
+def tied_net():
     net = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 2, bias=False))
     net[1].weight = net[0].weight
-    predict = Predict(net)
+    return net
+
+
+def test_a_tied_tensor_has_one_box_that_any_of_its_names_ticks():
+    predict = Predict(tied_net())
     predict.tick("1.weight")
     assert predict.names == predict.ticked == ("0.weight",)
     assert "(tied: 1.weight)" in parse(predict._repr_html_())[1]
+
+
+def test_a_tied_tensor_may_be_asked_about_by_a_later_name():
+    net = tied_net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    with watch(net, optimizer) as ledger:
+        net(torch.ones(1, 2)).sum().backward()
+        optimizer.step()
+    predict = Predict(["1.weight"])
+    assert predict.check(ledger).right == 0
+    assert shown_marks(predict) == {"1.weight": "✗ ● it moved by its gradient"}
+
+
+def resnet_like():
+    stages = {f"layer{i}": nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)) for i in range(4)}
+    return nn.Sequential(OrderedDict(conv1=nn.Linear(2, 2, bias=False), **stages, fc=nn.Linear(2, 2)))
+
+
+def test_many_tensors_are_grouped_by_module():
+    predict = Predict(resnet_like())  # 1 + 4 × 6 + 2 tensors
+    groups = {
+        group["name"]: [predict.names[item["at"]] for item in group["items"]]
+        for group in predict.asked["groups"]
+    }
+    assert list(groups) == ["conv1", "layer0", "layer1", "layer2", "layer3", "fc"]
+    assert groups["layer2"] == [
+        *("layer2.0.weight", "layer2.0.bias", "layer2.1.weight", "layer2.1.bias"),
+        *("layer2.1.running_mean", "layer2.1.running_var"),
+    ]
+    assert sorted(name for group in groups.values() for name in group) == sorted(predict.names)
+    predict.tick("layer1.0.bias", "layer1.1.running_var")
+    tags, words = parse(predict._repr_html_())
+    assert "details" in tags
+    assert "layer1: 2 of 6 ticked" in words
+    assert all(name in words for name in predict.names)
+    assert len(Predict(Branches()).asked["groups"]) == 1
+
+
+# -- locking in ----------------------------------------------------------------------------------------------
+
+
+def test_a_locked_answer_stands_until_it_is_taken_back(predict, ledger):
+    predict.tick("left.weight", "out.weight")
+    from_page(predict, do="lock")
+    assert (predict.stage, predict.ticked) == ("locked", ("left.weight", "out.weight"))
+    for change in (predict.tick, predict.untick):
+        with pytest.raises(RuntimeError, match=r"locked in: call unlock\(\) first"):
+            change("left.weight")
+    from_page(predict, do="lock")  # a second click
+    from_page(predict, do="tick", at=[1], on=True)  # was on its way
+    assert predict.ticked == ("left.weight", "out.weight")
+    from_page(predict, do="unlock")
+    predict.untick("left.weight")
+    predict.lock_in()
+    assert (predict.stage, predict.ticked) == ("locked", ("out.weight",))
+    assert repr(predict) == "Predict: 1 of 5 ticked: out.weight (locked in)"
+    assert predict.check(ledger[1]).right == 1  # all five moved
+    assert predict.stage == "scored"
+
+
+def test_checking_locks_in_and_only_trying_again_unlocks(predict, ledger):
+    predict.check(ledger[1])
+    assert predict.stage == "scored"
+    with pytest.raises(RuntimeError, match=r"try_again\(\) clears the verdict"):
+        from_page(predict, do="unlock")
+    assert "try_again" in predict.error
+    from_page(predict, do="again")
+    assert (predict.stage, predict.score, predict.verdict, predict.error) == ("open", None, {}, "")
+    predict.tick(*ASKED)
+    assert predict.check(ledger[1]).right == 5
+
+
+def test_the_button_runs_and_scores(ledger):
+    stages = []
+
+    def run():
+        stages.append(predict.stage)
+        return ledger[1]
+
+    predict = Predict(Branches(), ticked=["left.weight"], run=run)
+    assert predict.asked["runs"] is True
+    from_page(predict, do="lock")
+    assert stages == ["running"]
+    assert (predict.stage, predict.score.right) == ("scored", 1)
+    from_page(predict, do="lock")  # an impatient second click while it ran
+    assert stages == ["running"]
+
+
+def test_a_run_that_fails_is_shown_and_raised_and_unlocks(ledger):
+    answers = iter([ZeroDivisionError("by <nought>"), ledger, None, ledger[0]])
+
+    def run():
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    predict = Predict(Branches(), ticked=["left.weight"], run=run)
+    for kind, message in [
+        (ZeroDivisionError, "ZeroDivisionError: by <nought>"),
+        (ValueError, "this ledger has 2 steps"),
+        (TypeError, "not NoneType"),
+    ]:
+        with pytest.raises(kind):
+            from_page(predict, do="lock")
+        assert message in predict.error
+        assert (predict.stage, predict.score, predict.ticked) == ("open", None, ("left.weight",))
+    predict.lock_in()
+    assert (predict.stage, predict.error, predict.score.total) == ("scored", "", 5)
+    with pytest.raises(TypeError, match="run must be a function without arguments, not Ledger"):
+        Predict(Branches(), run=ledger)
+
+
+def test_a_message_that_is_not_known_is_an_error(predict):
+    with pytest.raises(ValueError, match="Predict knows tick, lock, unlock and again"):
+        from_page(predict, do="dance")
 
 
 # -- checking ------------------------------------------------------------------------------------------------
 
 
 def test_checking_scores_and_shows_the_verdict(predict, ledger):
-    assert verdict(predict) == ""
+    assert predict.verdict == {}
     assert predict.score is None
     predict.tick("right.weight", "out.weight", "norm.running_mean", "norm.running_var")
     score = predict.check(ledger[1])
     assert predict.score is score
     assert (score.right, score.total) == (4, 5)
-    assert "4 of 5 right" in verdict(predict)
+    assert predict.verdict["said"] == "4 of 5 right"
     assert score._repr_html_() in predict._repr_html_()
     assert not predict.outdated
 
 
-def test_checking_marks_every_box(predict, ledger):
+def test_every_box_has_its_mark_and_a_wrong_one_its_reason(predict, ledger):
     predict.tick("right.weight", "out.weight", "norm.running_mean")
-    plain = {name: box.description for name, box in predict.boxes.items()}
     predict.check(ledger[1])
-    marks = {name: box.description.removeprefix(plain[name]) for name, box in predict.boxes.items()}
-    assert marks == {
-        "left.weight": " ✗ it moved",
-        "right.weight": " ✓",
-        "norm.running_mean": " ✓",
-        "norm.running_var": " ✗ it moved",
-        "out.weight": " ✓",
+    marks = {
+        "left.weight": "✗ ▲ it moved by momentum: its gradient was a tensor of zeros, not None",
+        "right.weight": "✓",
+        "norm.running_mean": "✓",
+        "norm.running_var": "✗ ■ it moved by its module's forward pass, not by the optimizer",
+        "out.weight": "✓",
     }
+    assert shown_marks(predict) == marks
     predict.tick("left.weight")  # the marks were about other ticks
-    assert {name: box.description for name, box in predict.boxes.items()} == plain
+    assert shown_marks(predict) == {}
+    predict.untick("left.weight")
+    assert shown_marks(predict) == marks
+
+
+def test_a_tensor_that_stayed_has_its_reason_too(predict, ledger):
+    predict.tick("right.weight")
+    predict.check(ledger[0])  # in the first step the right branch has no gradient yet
+    assert shown_marks(predict)["right.weight"] == "✗ ○ it stayed: its grad was None, so step() skipped it"
 
 
 def test_ticking_after_a_check_outdates_the_verdict_until_the_next(predict, ledger):
     predict.tick(*ASKED)
     first = predict.check(ledger[1])
-    assert (first.right, OUTDATED in verdict(predict)) == (5, False)
-    predict.boxes["left.weight"].value = False
+    assert (first.right, predict.verdict["said"]) == (5, "5 of 5 right")
+    predict.untick("left.weight")
     assert predict.outdated
-    assert OUTDATED in verdict(predict)
+    assert predict.verdict["said"] == OUTDATED
     assert OUTDATED in repr(predict)
     assert OUTDATED in predict._repr_html_()
     assert predict.score is first
-    predict.boxes["left.weight"].value = True  # as it was when checked
-    assert OUTDATED not in verdict(predict) + repr(predict)
+    predict.tick("left.weight")  # as it was when checked
+    assert OUTDATED not in predict.verdict["said"] + repr(predict)
     predict.untick("left.weight")
     assert predict.check(ledger[1]).right == 4
-    assert OUTDATED not in verdict(predict) + repr(predict)
+    assert OUTDATED not in predict.verdict["said"] + repr(predict)
 
 
 def test_only_what_was_asked_is_scored(ledger):
     predict = Predict(["out.weight", "left.weight"], ticked=["out.weight"])
     assert (predict.check(ledger[0]).right, predict.score.total) == (1, 2)
+    assert shown_marks(predict) == {"out.weight": "✓", "left.weight": "✗ ● it moved by its gradient"}
 
 
 def test_a_step_that_cannot_be_scored_is_refused_and_said(predict, ledger):
+    with pytest.raises(TypeError, match="not NoneType"):
+        predict.check(None)
+    assert predict.stage == "open"
     predict.tick(*ASKED)
     good = predict.check(ledger[1])
-    for wrong, kind, message in [
-        (ledger, ValueError, "this ledger has 2 steps"),
-        (None, TypeError, "not NoneType"),
-    ]:
-        with pytest.raises(kind, match=message):
-            predict.check(wrong)
-        assert message in predict.children[-1].value
-        assert 'role="alert"' in predict.children[-1].value
-        assert predict.children[-1].layout.display is None
-        assert predict.score is good
+    with pytest.raises(ValueError, match="this ledger has 2 steps"):
+        predict.check(ledger)
+    assert "this ledger has 2 steps" in predict.error
+    assert predict.score is good
     predict.check(ledger[1])
-    assert predict.children[-1].value == ""
-    assert predict.children[-1].layout.display == "none"
+    assert predict.error == ""
     stranger = Predict(["fc.weight"])
     with pytest.raises(KeyError, match=r"no tensor named 'fc\.weight' in step 1"):
         stranger.check(ledger[1])
-    assert "KeyError: no tensor named" in stranger.children[-1].value  # without Python's quotes around it
+    assert stranger.error.startswith("KeyError: no tensor named")  # without Python's quotes around it
+    assert (stranger.stage, stranger.score) == ("open", None)
+
+
+# -- the score of the lesson ---------------------------------------------------------------------------------
+
+
+def test_the_first_score_of_each_prediction_counts_for_the_lesson(ledger):
+    first = Predict(Branches(), "first", ticked=ASKED)
+    first.check(ledger[1])
+    assert first.verdict["lesson"] == "this lesson so far: 5 of 5 right in 1 prediction"
+    second = Predict(Branches(), "second")
+    second.check(ledger[1])
+    second.try_again()
+    second.tick(*ASKED)
+    assert second.check(ledger[1]).right == 5
+    assert second.verdict["lesson"] == "this lesson so far: 5 of 10 right in 2 predictions"
+    Predict(Branches(), "second", ticked=ASKED).check(ledger[1])  # its cell was run again
+    assert (scorecard().right, scorecard().total) == (5, 10)
+
+
+def test_the_lesson_s_score_is_in_no_stored_output(predict, ledger):
+    predict.check(ledger[1])
+    assert "this lesson" not in repr(predict) + predict._repr_html_() + repr(predict.score)
 
 
 # -- how it looks --------------------------------------------------------------------------------------------
@@ -230,16 +389,15 @@ def test_the_bundle_has_the_live_widget_and_what_stands_in_for_it(predict, ledge
 
 
 def test_hostile_names_and_questions_are_escaped():
-    predict = Predict([HOSTILE, "x" * 300], question="<script>alert(1)</script>", ticked=[HOSTILE])
-    (label, long) = (box.description for box in predict.boxes.values())
-    tags, words = parse(label)
-    assert tags == {"code"}
-    assert words == '<img src=x onerror="alert(1)">\\n\\u202e$x$'
-    assert "x" * 300 in long
-    for html in (predict._repr_html_(), predict.children[0].value, label):
-        assert parse(html)[0] <= {"div", "p", "strong", "ul", "li", "code"}
-    assert "\u202e" not in repr(predict) + predict._repr_html_()
-    assert len(repr(predict).splitlines()) == 1
+    many = [f"{HOSTILE}.{i % 3}.{i}" for i in range(30)]  # enough to be folded
+    for names in ([HOSTILE, "x" * 300], many):
+        predict = Predict(names, question="<script>alert(1)</script>", ticked=names[:1])
+        html = predict._repr_html_()
+        tags, words = parse(html)
+        assert tags <= {"div", "p", "strong", "ul", "li", "code", "details", "summary"}
+        assert '<img src=x onerror="alert(1)">\\n\\u202e$x$' in words
+        assert "\u202e" not in repr(predict) + html + str(predict.asked)
+        assert len(repr(predict).splitlines()) == 1
 
 
 def test_a_hostile_name_is_scored_under_its_own_name():
@@ -251,7 +409,6 @@ def test_a_hostile_name_is_scored_under_its_own_name():
         optimizer.step()
     predict = Predict(net, ticked=[HOSTILE])
     assert predict.check(ledger).right == 1
-    assert "img" not in parse(verdict(predict))[0]
 
 
 # -- the base of all widgets ---------------------------------------------------------------------------------
@@ -317,13 +474,10 @@ def test_a_closed_prediction_says_what_it_said(predict, ledger):
     predict.tick("out.weight")
     predict.check(ledger[0])
     text, html = repr(predict), predict._repr_html_()
-    before = verdict(predict)
     predict.close()
     bundle, _ = DisplayFormatter().format(predict)
     assert bundle == {"text/plain": text, "text/html": html}
-    predict.boxes["out.weight"].value = False
-    assert verdict(predict) == before
-    assert all(box.comm is None for box in predict.boxes.values())
+    assert predict.comm is None
 
 
 def test_a_widget_that_does_not_say_what_it_shows_is_told_so():
