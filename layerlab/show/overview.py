@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from layerlab.record import Step, TensorInfo, TensorStep
-from layerlab.show.alphabet import ALPHABET
+from layerlab.show.alphabet import ALPHABET, ink
 from layerlab.show.answers import GRAD_WORDS, name_cell
 from layerlab.show.judge import changed_outside_too, is_counter, is_surprising, went_backwards
 from layerlab.show.page import Warn
@@ -97,7 +97,9 @@ class Overview:
             "tensors": [_described(info) for info in self._tensors.values()],
             "facts": [self._said[i] for i in used],
             "warns": [asdict(warns[i]) for i in warned],
-            "letters": {reason.value: asdict(letter) for reason, letter in ALPHABET.items()},
+            "letters": {
+                r.value: asdict(letter) | {"ink": ink(letter.colour)} for r, letter in ALPHABET.items()
+            },
             "rows": b"".join(
                 part.tobytes() for part in (numbers[table["facts"]], table["ratio"], table["shares"])
             ),

@@ -19,6 +19,7 @@ function drawPicture(title, values, pictures, scale, said, point) {
     width: written ? sharp * width : columns,
     height: written ? sharp * height : rows,
     style: `width: ${width}px; height: ${height}px`,
+    "data-cells": `${columns} ${rows}`,
     "aria-label": `${title}, ${rows} by ${columns} cells, ${said}; arrow keys read single values below`,
   });
   const pen = canvas.getContext("2d");

@@ -6,7 +6,7 @@ const PARTS_OF_DELTA = ["gradient", "momentum", "weight decay"];
 
 /** A symbol of the alphabet in its colour, and its word; the sentence on hover. */
 function symbol(letter, word = letter.word) {
-  const sign = make("span", { class: "layerlab-sign", style: `--sign: ${letter.colour}` }, letter.symbol);
+  const sign = make("span", { class: "layerlab-sign", style: `color: ${letter.ink}` }, letter.symbol);
   return make("span", { title: letter.sentence }, sign, word ? ` ${word}` : "");
 }
 
@@ -210,7 +210,7 @@ function bar(facts, ratio, letters) {
     make(
       "span",
       { class: "layerlab-bar", "aria-hidden": "true" },
-      make("span", { style: `width: ${length}; background: ${letters[facts.reason].colour}` }),
+      make("span", { style: `width: ${length}; color: ${letters[facts.reason].ink}` }),
     ),
   ];
 }

@@ -20,7 +20,7 @@ from layerlab.widgets.drawn import Drawn, front_end
 
 QUIET = 0.25
 """Seconds between two updates of a view that follows a running loop, at least."""
-SHARE = 0.01
+SHARE = 0.02
 """Share of a running loop's time that following it may take."""
 NEAR = 40
 """Steps around the shown one of which numbers are sent at most."""
@@ -35,7 +35,13 @@ class StepView(Drawn):
     """A ledger with a step slider: which tensors moved in each step, why, and what is inside them.
 
     Rows and pictures are drawn by the browser: the slider needs no kernel for the steps that were sent. While
-    the ledger's ``with`` block runs, the view follows it, a few times a second.
+    the ledger's ``with`` block runs, the view follows it, a few times a second. To see that from the first
+    step on, show the view in a cell before the loop's:
+
+    >>> ledger = ll.watch(net, optimizer)  # doctest: +SKIP
+    >>> ll.StepView(ledger)  # doctest: +SKIP
+    >>> with ledger:  # in the next cell  # doctest: +SKIP
+    ...     train()
 
     Parameters
     ----------
@@ -80,7 +86,7 @@ class StepView(Drawn):
             raise TypeError(f"StepView needs the ledger that watch() gives, not {type(ledger).__name__}")
         self._ledger = ledger
         self._encoder = Overview()
-        self._next_look = 0.0
+        self._next_look = self._cost = 0.0
         super().__init__()
         self._send_overview()
         with self.hold_trait_notifications():
@@ -119,7 +125,9 @@ class StepView(Drawn):
         self._send_overview()
         self._send_closeup()
         done = time.perf_counter()
-        self._next_look = done + max(QUIET, (done - now) / SHARE)
+        usual = min(done - now, self._cost)  # a single slow one is no reason to stay away
+        self._cost = done - now
+        self._next_look = done + max(QUIET, usual / SHARE)
 
     def _on_choice(self, change: Any) -> None:
         with shown_errors(self):

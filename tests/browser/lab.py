@@ -138,6 +138,10 @@ class Lesson:
         self.kernel_eval("None")  # the kernel answers in order: what the cells' widgets sent is done
         self.page.wait_for_function(WIDGETS_ARE_DRAWN)
 
+    def start_all(self) -> None:
+        """Start running all cells, and return at once."""
+        self.page.evaluate("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
+
     def errors(self) -> list[str]:
         """List what a reader would see as an error in the outputs, each with the number of its cell."""
         found = []
@@ -207,9 +211,15 @@ class Lab:
         return name
 
     @contextmanager
-    def open_lesson(self, name: str, *, width: int = 1280, height: int = 900) -> Iterator[Lesson]:
-        """Open a notebook of the server's folder; at the end, its kernel and page are gone."""
-        page = self.browser.new_page(viewport={"width": width, "height": height})
+    def open_lesson(
+        self, name: str, *, width: int = 1280, height: int = 900, scale: int = 1
+    ) -> Iterator[Lesson]:
+        """Open a notebook of the server's folder; at the end, its kernel and page are gone.
+
+        ``scale`` is how many pixels of a screenshot stand side by side for one of the page.
+        """
+        size = {"width": width, "height": height}
+        page = self.browser.new_page(viewport=size, device_scale_factor=scale)
         # With ?reset, no page sees what an earlier one left open.
         lesson = Lesson(page, f"{self.address}/lab/tree/{name}?token={self.token}&reset")
         try:

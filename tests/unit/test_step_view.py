@@ -115,13 +115,13 @@ def test_an_update_that_takes_long_comes_less_often(monkeypatch):
 
         def slow(change):
             counts.append(change.new["count"])
-            clock[0] += 0.01  # a hundredth of a second to send
+            clock[0] += 0.02  # a fiftieth of a second to send
 
         view.observe(slow, "overview")
         for _ in range(25):
             task_step(net, opt, "task1")
             clock[0] += 0.1
-    assert counts == [1, 11, 21, 25]  # a hundredth of the time at most
+    assert counts == [1, 4, 14, 24, 25]  # a fiftieth of the time at most; one slow update is forgiven
 
 
 def test_a_view_that_fails_does_not_break_the_training():
