@@ -14,12 +14,13 @@ BEGAN := $(shell date +%s)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX PIP_TARGET PIP_PREFIX PIP_USER
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test outputs clean moved
+.PHONY: help lab test outputs screenshots clean moved
 
 help:
 	@echo "make lab       open the first lesson in JupyterLab (the first time, this sets up .venv)"
 	@echo "make test      run every check: style, types, tests, the lessons, the lessons in a browser"
 	@echo "make outputs   run the lessons and store their outputs (LESSONS=lessons/01_….ipynb: only that one)"
+	@echo "make screenshots   make the README's pictures anew (SCENES=predict.png: only that one)"
 	@echo "make clean     remove .venv and what the checks left behind"
 	@echo
 	@echo "PYTHON=python3.12 make lab   sets up with that Python (3.10 or newer)"
@@ -45,6 +46,9 @@ test: $(STAMP)
 
 outputs: $(STAMP)
 	@$(PY) tools/store_outputs.py $(LESSONS)
+
+screenshots: $(STAMP)
+	@$(PY) tools/screenshots.py $(SCENES)
 
 clean:
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis
