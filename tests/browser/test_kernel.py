@@ -38,7 +38,7 @@ CELLS = (
 FLIPS = {
     "explore": (("button", "held"), "explore.settings", {"frozen": True}),
     "predict": (("checkbox", "head.weight"), "list(predict.ticked)", ["head.weight"]),
-    "panel": (("checkbox", "freeze body"), "list(panel.frozen)", ["body"]),
+    "panel": (("treeitem", "body"), "list(panel.frozen)", ["body"]),
 }
 
 # What JupyterLab does when a reader chooses "Restart Kernel", with the one that is there or after the last.
@@ -64,7 +64,7 @@ def lesson(lab):
 
 def flip(lesson, widget):
     (role, name), _, _ = FLIPS[widget]
-    lesson.page.get_by_role(role, name=re.compile(re.escape(name))).press("Space")
+    lesson.page.get_by_role(role, name=re.compile(re.escape(name))).first.press("Space")
 
 
 def flip_each_and_ask_the_kernel(lesson):
