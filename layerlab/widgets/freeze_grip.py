@@ -176,6 +176,7 @@ class Grip:
 
     def go_to(self, target: Snapshot) -> None:
         """Bring to the values of a snapshot, or of a part of one, what it names."""
+        here = self.snapshot()
         how, clear_grad = target.get(("how",), self.how), target.get(("clear",), self.clear_grad)
         wanted = dict(self.held)
         own = []  # flags and gradients as they are without a handle: to be set while there is none
@@ -198,6 +199,19 @@ class Grip:
             if what == "lr" and self.optimizer is not None:
                 learning_rates.set_lr(self.optimizer, where[0], value.lr)
         self.hold(wanted, how, clear_grad, again=wanted.keys() - between.keys())
+        self._wake(here | target)
+
+    def _wake(self, target: Snapshot) -> None:
+        """Wake again what code had woken although a handle holds it."""
+        for (what, *where), value in target.items():
+            if what == "flag now" and (parameter := where[0]()) is not None:
+                parameter.requires_grad = value
+        for group in self.optimizer.param_groups if self.optimizer is not None else ():
+            lrs = {target.get(("lr now", WeakIdRef(p))) for p in group["params"]}
+            lr = lrs.pop() if len(lrs) == 1 else None
+            if lr is not None and float(group["lr"]) != lr:
+                old = group["lr"]
+                group["lr"] = torch.full_like(old, lr) if isinstance(old, torch.Tensor) else lr
 
 
 class _Lr:
