@@ -143,11 +143,12 @@ def _mode(ts: Sequence[TensorStep]) -> Cell:
     return Cell("train" if ts[0].training else "eval")
 
 
+RATIO = Answer(Column("‖Δ‖/‖w‖ (ratio)", align="right", code=True), _ratio)
 PARTS = Answer(Column("parts (share of norms)"), _parts, ordinary=("● 100%", "~● 100%"))
 LR = Answer(Column("lr", align="right", code=True), _lr)
 ANSWERS = (
     Answer(Column("moved"), _bar),
-    Answer(Column("‖Δ‖/‖w‖ (ratio)", align="right", code=True), _ratio),
+    RATIO,
     Answer(Column("why"), _why),
     Answer(Column("grad"), _grad, ordinary=("nonzero",)),
     PARTS,

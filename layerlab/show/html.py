@@ -18,7 +18,7 @@ _RIGHT = 'align="right" style="text-align:right"'
 _TABLE = 'style="margin-left:0"'  # JupyterLab centres a table in a widget
 
 _INKS = {letter.symbol: ink(letter.colour) for letter in ALPHABET.values()}
-_SYMBOL = re.compile("[●▲◆■✱○](?= )")
+_SYMBOL = re.compile("[●▲◆■✱○](?= |$)")
 
 
 def html(description: Description) -> str:
