@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from html import escape
 from typing import Any, Protocol
 
 import ipywidgets
 
-from layerlab.widgets.base import Shows
+from layerlab.widgets.base import shown_errors
+from layerlab.widgets.settings import RUNNING, Options, Settings, Values
 
 
 class _Shown(Protocol):
     def _repr_html_(self) -> str: ...
 
 
-class Explore(Shows):
+class Explore(Settings):
     """Controls for the settings of a run; each change runs it anew and shows what it returns.
+
+    What is set can be copied as a short text (``state``) and pasted by somebody else.
 
     Parameters
     ----------
@@ -37,37 +40,29 @@ class Explore(Shows):
     Raises
     ------
     ValueError
-        For a setting without values to choose from.
+        For a setting without values to choose from, or with two values of one label.
 
     Examples
     --------
     >>> Explore(two_steps, optimizer=["SGD", "Adam"], set_to_none=[True, False])  # doctest: +SKIP
     """
 
-    def __init__(self, run: Callable[..., _Shown], **settings: Sequence[Any] | dict[str, Any]) -> None:
+    def __init__(self, run: Callable[..., _Shown], **settings: Values) -> None:
         self._run = run
         self.result: _Shown | None = None
-        self.controls: dict[str, ipywidgets.Widget] = {}
-        for name, values in settings.items():
-            options = list(values.items()) if isinstance(values, dict) else [(str(v), v) for v in values]
-            if len(options) < 2:
-                raise ValueError(f"{name}={values!r}: give two values or more to choose from")
-            self.controls[name] = _control(name, options)
-        self._view = ipywidgets.HTML()
-        self._view.add_class("jp-RenderedHTMLCommon")  # its tables look like those in a cell's output
-        super().__init__()
-        self._fill(*self.controls.values(), self._view)
-        for control in self.controls.values():
-            self._listen(control, lambda change: self._redraw())
-        self._redraw()
+        super().__init__(settings, [""])
+        self.controls = self._sides[""]
+        self.add_class("layerlab-explore")
+        self._fill(*self.controls.values(), self._view, self._share)
+        self._changed()
 
     @property
     def settings(self) -> dict[str, Any]:
         """The value of every setting."""
-        return {name: control.value for name, control in self.controls.items()}
+        return self._values("")
 
     def choose(self, **labels: str) -> None:
-        """Set controls by the labels that they show, as clicks would; one run for each that changes.
+        """Set controls by the labels that they show; one run for all of them.
 
         Raises
         ------
@@ -77,45 +72,48 @@ class Explore(Shows):
         for name, label in labels.items():
             if name not in self.controls:
                 raise ValueError(f"no setting {name!r}; the settings are {', '.join(self.controls)}")
-            known = [known for known, _ in self.controls[name].options]
+            known = [known for known, _ in self._options[name]]
             if label not in known:
                 raise ValueError(f"{name}={label!r}: the labels are {', '.join(map(repr, known))}")
-        for name, label in labels.items():
-            self.controls[name].label = label
+        with shown_errors(self):
+            self._set({name: [label] for name, label in labels.items()})
 
     def _redraw(self) -> None:
-        self._view.value = ""  # an old result beside new settings would be a false one
+        self._view.value = RUNNING  # an old result beside new settings would be a false one
         self.result = None
-        result = self._run(**self.settings)
-        if not hasattr(result, "_repr_html_"):
-            name = getattr(self._run, "__name__", "run")
-            raise TypeError(
-                f"{name} must return a ledger, not {type(result).__name__}: is its return missing?"
-            )
-        self.result = result
-        self._view.value = self.result._repr_html_()
-
-    def _labels(self) -> list[tuple[str, str]]:
-        return [(name, str(control.label)) for name, control in self.controls.items()]
+        try:
+            result = self._run(**self.settings)
+            if not hasattr(result, "_repr_html_"):
+                name = getattr(self._run, "__name__", "run")
+                raise TypeError(
+                    f"{name} must return a ledger, not {type(result).__name__}: is its return missing?"
+                )
+            self._view.value = result._repr_html_()
+            self.result = result
+        finally:
+            if self.result is None:  # it raised
+                self._view.value = ""
 
     def _as_text(self) -> str:
-        chosen = ", ".join(f"{name}: {label}" for name, label in self._labels())
+        chosen = ", ".join(f"{name}: {label}" for name, (label,) in self._chosen().items())
         return f"Explore. {chosen}\n{self.result!r}"
 
     def _as_html(self) -> str:
-        chosen = ", ".join(f"{escape(n)}: <code>{escape(v)}</code>" for n, v in self._labels())
-        return f"<p>Explore. {chosen}</p>" + (self.result._repr_html_() if self.result else "")
+        labels = self._chosen().items()
+        chosen = ", ".join(f"{escape(name)}: <code>{escape(label)}</code>" for name, (label,) in labels)
+        return f"<p>Explore. {chosen}</p>" + (self.result._repr_html_() if self.result is not None else "")
 
-
-def _control(name: str, options: list[tuple[str, Any]]) -> ipywidgets.Widget:
-    """Buttons for a few values, a menu for many; the label beside it either way."""
-    few = len(options) < 4
-    side_by_side = {"display": "flex", "flex_flow": "row wrap", "align_items": "baseline"} if few else {}
-    return (ipywidgets.ToggleButtons if few else ipywidgets.Dropdown)(
-        options=options,
-        value=options[0][1],
-        description=name,
-        tooltip=name,
-        style={"description_width": "9em", "button_width": "auto"} if few else {"description_width": "9em"},
-        layout=ipywidgets.Layout(width="98%" if few else "min(36em, 98%)", **side_by_side),
-    )
+    def _control(self, name: str, choices: Options, side: str) -> ipywidgets.Widget:
+        """Buttons for a few values, a menu for many; the label beside it either way."""
+        few = len(choices) < 4
+        side_by_side = {"display": "flex", "flex_flow": "row wrap", "align_items": "baseline"} if few else {}
+        return (ipywidgets.ToggleButtons if few else ipywidgets.Dropdown)(
+            options=choices,
+            value=choices[0][1],
+            description=name,
+            tooltip=name,
+            style={"description_width": "9em", "button_width": "auto"}
+            if few
+            else {"description_width": "9em"},
+            layout=ipywidgets.Layout(width="98%" if few else "min(36em, 98%)", **side_by_side),
+        )

@@ -6,6 +6,7 @@ import torch
 import layerlab as ll
 from layerlab.experiments.two_tasks import Network, task_step
 from layerlab.widgets.explore import Explore
+from layerlab.widgets.settings import RUNNING
 
 
 def two_tasks(optimizer, set_to_none):
@@ -82,3 +83,44 @@ def test_a_run_that_returns_nothing_is_told():
 
     with pytest.raises(TypeError, match="forgetful must return a ledger, not NoneType"):
         Explore(forgetful, a=[1, 2])
+
+
+def test_several_labels_are_one_run(explore_of_two):
+    explore, runs = explore_of_two
+    explore.choose(a="two", b="four")
+    assert runs == [(1, 3), (2, 4)]
+
+
+def test_its_state_can_be_shared(explore_of_two):
+    explore, runs = explore_of_two
+    assert explore.state == explore._copy.text == "a=one;b=three"
+    explore.state = "b=four;a=two"
+    assert runs == [(1, 3), (2, 4)]
+    assert explore.state == explore._copy.text == "a=two;b=four"
+    assert explore.result._repr_html_() == ll.table([{"a": 2, "b": 4}])._repr_html_()
+    explore._paste.value = "a=one"  # what the page does
+    assert (explore.state, explore._paste.value, runs[2:]) == ("a=one;b=four", "", [(1, 4)])
+    with pytest.raises(ValueError, match="'a' takes one value"):
+        explore.state = "a=one/two"
+    with pytest.raises(ValueError, match="no setting 'c'"):
+        explore._paste.value = "c=one"
+    assert "no setting" in explore._alert.value
+    assert (explore.state, len(runs)) == ("a=one;b=four", 3)
+
+
+def test_while_it_runs_no_old_result_is_shown():
+    made, seen = [], []
+
+    def run(a):
+        seen.extend(explore._view.value for explore in made)
+        return ll.table([{"a": a}])
+
+    made.append(Explore(run, a=[1, 2]))
+    made[0].choose(a="2")
+    assert seen == [RUNNING]
+    assert made[0]._view.value == ll.table([{"a": 2}])._repr_html_()
+
+
+def test_two_values_of_one_label_are_refused():
+    with pytest.raises(ValueError, match="two values are called '1'"):
+        Explore(two_tasks, a=[1, "1"])
