@@ -2,6 +2,7 @@
 
 const ABSENT = 0xffff;
 const NOT_MEASURED = 255;
+const KEPT_BYTES = 2 * 1024 * 1024; // of one tensor's pictures; more are not asked for
 const FLAT = 20; // as many tensors are shown without folding
 
 /** Wrap an overview: `row(step, tensor)` gives what happened to a tensor, or null. */
@@ -90,4 +91,35 @@ function elementAt(pictures, step, cell) {
     left = Math.floor(left / size);
   }
   return `[${index.join(", ")}]`;
+}
+
+/** What was sent of one tensor, in pieces: keeps them, finds a step in them, and asks for what is missing. */
+function closeups(ask) {
+  let [tensor, pieces, bytes, waiting] = [null, [], 0, false];
+  const has = (step) => pieces.some((piece) => step in piece.numbers);
+  return {
+    add(piece) {
+      if (piece.tensor !== tensor) [tensor, pieces, bytes] = [piece.tensor, [], 0];
+      waiting = false;
+      if (!piece.tensor || pieces.includes(piece)) return;
+      pieces.push(piece);
+      bytes += piece.pictures.cells?.byteLength ?? 0;
+    },
+    /** Numbers and pictures of a step; colours are scaled alike in all pieces. */
+    find(name, step) {
+      const piece = name === tensor && pieces.find((one) => step in one.numbers);
+      if (!piece) return null;
+      const scale = (channel) =>
+        Math.max(...pieces.map(({ pictures }) => pictures.scales?.[pictures.channels.indexOf(channel)] ?? 0));
+      return { ...piece, numbers: piece.numbers[step], scale };
+    },
+    /** Ask for the step that is shown, or else for the nearest that is missing. */
+    askFor(step, steps) {
+      if (waiting || bytes > KEPT_BYTES) return;
+      const missing = steps.filter((one) => !has(one));
+      if (!missing.length) return;
+      waiting = true;
+      ask(missing.reduce((best, one) => (Math.abs(one - step) < Math.abs(best - step) ? one : best)));
+    },
+  };
 }

@@ -97,12 +97,12 @@ function inFewSigns(value) {
   return said.length > 6 ? value.toExponential(0).replace("e+", "e") : said;
 }
 
-/** All pictures of one tensor in one step; returns the node. */
-function stepPictures(pictures, step, letters) {
+/** All pictures of one tensor in one step; `scaleOf(name)` says what full colour means. Returns the node. */
+function stepPictures(pictures, step, scaleOf, letters) {
   const numbers = Object.fromEntries(
     pictures.channels.map((name) => [name, readPicture(pictures, name, step)]).filter(([, values]) => values),
   );
-  const scales = Object.fromEntries(pictures.channels.map((name, i) => [name, pictures.scales[i]]));
+  const scales = Object.fromEntries(pictures.channels.map((name) => [name, scaleOf(name)]));
   const parts = Object.keys(numbers).filter((name) => name.endsWith(" part of Δ"));
   const ofDelta = Math.max(scales["Δ"], ...parts.map((name) => scales[name]));
   const others = Object.keys(numbers).filter((name) => !["before", "after", "Δ", ...parts].includes(name));

@@ -12,6 +12,13 @@ function render({ model, el }) {
       console.warn("StepView: the kernel is not there", error); // the page goes on without it
     }
   };
+  const near = closeups((step) => {
+    try {
+      model.send({ more: step });
+    } catch (error) {
+      console.warn("StepView: the kernel is not there", error);
+    }
+  });
   const newest = () => overview.count - 1;
   const shown = () => (model.get("step") < 0 ? newest() : model.get("step"));
   const chosen = () => overview.raw.indexOf(model.get("tensor"));
@@ -103,7 +110,11 @@ function render({ model, el }) {
     wide.hidden = !head;
     if (head) rows.update(overview, step, chosen());
     drawLegend(step);
-    drawCloser(closer, overview, model.get("closeup"), step, chosen());
+    drawCloser(closer, overview, near, step, chosen());
+    const name = model.get("tensor");
+    if (!name || model.get("closeup").tensor !== name) return;
+    const there = overview.steps.map((_, i) => overview.first + i).filter((one) => overview.row(one, chosen()));
+    near.askFor(step, model.get("recording") ? there.filter((one) => one === step) : there);
   }
 
   const redraw = () => {
@@ -112,7 +123,15 @@ function render({ model, el }) {
     draw();
   };
   sayPlay();
-  const ends = [follow(model, ["overview"], redraw), follow(model, ["step", "tensor", "closeup", "recording"], draw)];
+  const received = () => {
+    near.add(model.get("closeup"));
+    draw();
+  };
+  const ends = [
+    follow(model, ["overview"], redraw),
+    follow(model, ["closeup"], received),
+    follow(model, ["step", "tensor", "recording"], draw),
+  ];
   return () => {
     stop();
     endErrors();
@@ -154,7 +173,7 @@ function drawWarn(warn, reveal) {
 }
 
 /** What there is to know of one tensor in one step: facts, numbers, pictures. */
-function drawCloser(node, overview, closeup, step, tensor) {
+function drawCloser(node, overview, near, step, tensor) {
   node.hidden = tensor < 0;
   if (tensor < 0) return node.replaceChildren();
   const [name, kind, shape, dtype, type] = overview.tensors[tensor];
@@ -164,14 +183,14 @@ function drawCloser(node, overview, closeup, step, tensor) {
   const { facts } = happened;
   const letter = overview.letters[facts.reason];
   const lr = facts.place ? [["lr", overview.head(step).lrs[facts.place]]] : [];
-  const here = closeup.tensor === overview.raw[tensor] && closeup.numbers[step];
-  const said = [...facts.said, ...lr, ...Object.entries(here || {})];
+  const here = near.find(overview.raw[tensor], step);
+  const said = [...facts.said, ...lr, ...Object.entries(here?.numbers ?? {})];
   const list = make("dl", {}, ...said.map(([word, value]) => make("div", {}, make("dt", {}, word), make("dd", {}, value))));
   const why = make("p", {}, symbol(letter, letter.sentence));
   const found = [heading, why, list];
   if (!here) found.push(make("p", { "aria-busy": "true" }, "the running kernel sends the values of this step …"));
-  else if (closeup.pictures.steps?.includes(step)) found.push(stepPictures(closeup.pictures, step, overview.letters));
-  else found.push(make("p", {}, notKept(closeup.why_not, step)));
+  else if (here.pictures.steps?.includes(step)) found.push(stepPictures(here.pictures, step, here.scale, overview.letters));
+  else found.push(make("p", {}, notKept(here.why_not, step)));
   node.replaceChildren(...found);
 }
 

@@ -66,8 +66,9 @@ class StepView(Drawn):
 
     Notes
     -----
-    One overview takes at most 64 KiB (the newest steps that fit, others are sent when the slider asks for
-    them), the pictures of one tensor at most 64 KiB, whatever its size.
+    An overview takes at most 64 KiB: the newest steps that fit, others are sent when the slider asks for
+    them. So do the pictures of a tensor, whatever its size: those of the step shown and of its neighbours;
+    the page asks for the other steps by and by, and keeps up to 2 MiB of them.
     """
 
     _esm = front_end("dom.js", "step_data.js", "step_rows.js", "step_picture.js", "step_view.js")
@@ -134,9 +135,15 @@ class StepView(Drawn):
             first, count, shown = self.overview["first"], len(self.overview["steps"]), self._shown_step()
             if not first <= shown < first + count:
                 self._send_overview(shown)
-            sent = self.closeup
-            if sent.get("tensor", "") != self.tensor or str(shown) not in sent.get("numbers", {}):
+            if change.name == "tensor":
                 self._send_closeup()
+
+    def _heard(self, message: dict[str, Any]) -> None:
+        """The page asks for what it has not: ``{"more": step}`` of the tensor that it shows."""
+        step = message.get("more")
+        if not isinstance(step, int) or not 0 <= step < len(self._ledger):
+            raise IndexError(f"no step {step!r}: {len(self._ledger)} recorded")
+        self._send_closeup(step)
 
     def _shown_step(self) -> int:
         return self.step if self.step >= 0 else len(self._ledger) - 1
@@ -147,11 +154,12 @@ class StepView(Drawn):
             self.overview = self._encoder.window(around)
             self.recording = self._ledger.recording
 
-    def _send_closeup(self) -> None:
+    def _send_closeup(self, step: int | None = None) -> None:
         if not self.tensor or not len(self._ledger):
             self.closeup = {}
             return
-        name, step = self.tensor, self._shown_step()
+        name = self.tensor
+        step = self._shown_step() if step is None else step
         first = self.overview["first"]
         window = range(first, first + len(self.overview["steps"]))
         near = [i for i in window if name in self._ledger[i].tensors and abs(i - step) <= NEAR // 2]

@@ -173,7 +173,11 @@ def test_a_long_run_is_sent_in_windows():
     assert first + len(view.overview["steps"]) == 700
     view.step = 5
     assert view.overview["first"] == 0
+    view._receive(view, {"more": 5}, [])  # as the page asks
     assert "5" in view.closeup["numbers"]
+    with pytest.raises(IndexError, match="no step 700"):
+        view._receive(view, {"more": 700}, [])
+    assert view.error.startswith("IndexError: no step 700")
     assert sent_bytes(view.overview) <= 64 * 1024
     view.step = -1
     assert view.overview["first"] == first
