@@ -34,6 +34,17 @@ function showErrors(model) {
   return [node, end];
 }
 
+/** Send a message to the kernel; without one, say so where errors are said. Returns whether it went. */
+function tell(model, message) {
+  try {
+    model.send(message);
+    return true;
+  } catch {
+    model.set("error", "no kernel is running: restart it, then run this cell again");
+    return false;
+  }
+}
+
 /** A number as it is shown: `digits` significant figures, no exponent between 0.001 and 10000. */
 function short(value, digits = 2) {
   if (value === 0) return "0";

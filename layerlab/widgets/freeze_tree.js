@@ -43,7 +43,7 @@ export default {
       const text = make("code", {}, label);
       const node = control("li", { role: "treeitem", "aria-level": level, title: name });
       node.style.setProperty("--level", level);
-      node.append(triangle, box, flake, text, size, note);
+      node.append(triangle, box, flake, text, " ", size, " ", note); // spaces: the label must read the same
       node.addEventListener("keydown", (event) => press(event, name));
       node.addEventListener("focus", () => activate(name));
       if (fold) triangle.addEventListener("click", () => unfold(name, !isOpen(name)));
@@ -98,9 +98,9 @@ export default {
     function flip(name) {
       const on = !(asked.has(name) ? asked.get(name).on : row(name).checked === "true");
       const number = `${view}-${++sent}`;
+      if (!tell(model, { kind: "flip", name, on, number })) return;
       asked.set(name, { on, number });
       nodes.get(name).item.setAttribute("aria-busy", "true");
-      model.send({ kind: "flip", name, on, number });
     }
 
     function answer(message) {

@@ -84,19 +84,17 @@ export default {
 
     /** Messages, not a trait: ipywidgets holds a trait's changes back, and a cell run next would be first. */
     function tick(positions, on) {
-      for (const at of positions) unheard.set(at, on);
-      model.send({ do: "tick", at: positions, on });
+      if (tell(model, { do: "tick", at: positions, on })) for (const at of positions) unheard.set(at, on);
       update();
     }
 
     function lockIn() {
-      if (model.get("stage") !== "open") return;
+      if (model.get("stage") !== "open" || !tell(model, { do: "lock" })) return;
       for (const box of boxes) box.input.disabled = true; // at once: a later tick would come too late
-      model.send({ do: "lock" });
     }
 
     function takeBack() {
-      model.send({ do: model.get("stage") === "scored" ? "again" : "unlock" });
+      tell(model, { do: model.get("stage") === "scored" ? "again" : "unlock" });
     }
 
     /** ✓, or what happened instead, with its symbol and why. */
@@ -105,7 +103,7 @@ export default {
       if (!found) why.replaceChildren();
       else if (found.right) why.replaceChildren("✓ right");
       else {
-        const symbol = make("span", { style: `color:${found.colour}`, "aria-hidden": "true" }, found.symbol);
+        const symbol = make("span", { style: `color:${found.ink}`, "aria-hidden": "true" }, found.symbol);
         why.replaceChildren("✗ ", symbol, ` ${found.why}`);
       }
     }

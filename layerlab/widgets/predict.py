@@ -14,7 +14,7 @@ from layerlab.lessons_support.scorecard import scorecard
 from layerlab.lessons_support.scoring import Answer, Score, one_step, score, what_happened
 from layerlab.names import listing
 from layerlab.record import Step
-from layerlab.show.alphabet import ALPHABET
+from layerlab.show.alphabet import ALPHABET, ink
 from layerlab.show.words import printable
 from layerlab.widgets.asked import groups, names_asked_about
 from layerlab.widgets.base import shown_errors
@@ -280,4 +280,4 @@ def _mark(answer: Answer) -> dict[str, Any]:
     if answer.right:
         return {"right": True}
     why = f"it {what_happened(answer.fact)}"
-    return {"right": False, "symbol": letter.symbol, "colour": letter.colour, "why": why}
+    return {"right": False, "symbol": letter.symbol, "ink": ink(letter.colour), "why": why}

@@ -18,7 +18,7 @@ OURS = (".jp-OutputArea-output",)
 NOT_OURS = (
     ".widget-dropdown > select",  # ipywidgets lays its arrow under the text: no contrast to compute
     ".noUi-handle",  # ipywidgets names a slider's label and value, but not the handle that has the focus
-    "[data-mime-type='application/vnd.jupyter.error']",  # a traceback's colours
+    ".jp-RenderedText pre span",  # JupyterLab's colours of a traceback
     ".jp-RenderedImage img",  # JupyterLab gives a PNG no alternative text, whatever its metadata say
 )
 """In our outputs, and made by others in a way that we cannot change."""
