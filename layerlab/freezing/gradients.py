@@ -103,7 +103,7 @@ def release(parameters: Iterable[torch.Tensor], token: object) -> None:
         if how == "requires_grad" and not held.has(how):
             parameter.requires_grad = held.requires_grad
         if held.grad is not _UNTOUCHED and not held.has("requires_grad", "grad_none"):
-            _put_back(parameter, held.grad)
+            put_back(parameter, held.grad)
             held.grad = _UNTOUCHED
         _sync_parameter_hook(parameter, held)
         if not held.handles:
@@ -111,7 +111,8 @@ def release(parameters: Iterable[torch.Tensor], token: object) -> None:
     _sync_step_hook()
 
 
-def _put_back(parameter: torch.Tensor, grad: torch.Tensor | None) -> None:
+def put_back(parameter: torch.Tensor, grad: torch.Tensor | None) -> None:
+    """Give a parameter this gradient again, brought to where and what the parameter is by now."""
     try:
         parameter.grad = grad
     except RuntimeError:  # the model was moved or cast meanwhile, and its gradients would have been too

@@ -168,6 +168,7 @@ class Grip:
             found["flag", key] = gradients.flag_at_release(parameter)
             found["flag now", key] = parameter.requires_grad
             found["grad", key] = gradients.grad_at_release(parameter)
+            found["grad now", key] = parameter.grad
             found["lr now", key] = lrs.get(id(parameter))
         for index, group in enumerate(self.own_groups()):
             lr = group.lr.clone() if isinstance(group.lr, torch.Tensor) else group.lr
@@ -189,23 +190,32 @@ class Grip:
             elif what == "held":
                 wanted.pop(id(parameter), None)
             elif what in ("flag", "grad"):
-                own.append((parameter, "requires_grad" if what == "flag" else "grad", value))
+                own.append((parameter, what, value))
         touched = {id(parameter) for parameter, _, _ in own}
         between = {k: p for k, p in self.held.items() if k in wanted and k not in touched}
         self.hold(between, how, clear_grad)
-        for parameter, attribute, value in own:
-            setattr(parameter, attribute, value)
+        for parameter, what, value in own:
+            if what == "flag":
+                parameter.requires_grad = value
+            else:
+                gradients.put_back(parameter, value)
         for (what, *where), value in target.items():
             if what == "lr" and self.optimizer is not None:
                 learning_rates.set_lr(self.optimizer, where[0], value.lr)
         self.hold(wanted, how, clear_grad, again=wanted.keys() - between.keys())
+        for key in target:
+            if key[0] == "held":  # what is newly held loses the gradient it has by now
+                here.pop(("grad now", key[1]), None)
         self._wake(here | target)
 
     def _wake(self, target: Snapshot) -> None:
-        """Wake again what code had woken although a handle holds it."""
+        """Bring back what handles do not: what code woke although they hold it, a gradient that one took."""
         for (what, *where), value in target.items():
-            if what == "flag now" and (parameter := where[0]()) is not None:
+            parameter = where[0]() if what in ("flag now", "grad now") else None
+            if parameter is not None and what == "flag now":
                 parameter.requires_grad = value
+            elif parameter is not None and parameter.grad is not value:
+                gradients.put_back(parameter, value)
         for group in self.optimizer.param_groups if self.optimizer is not None else ():
             lrs = {target.get(("lr now", WeakIdRef(p))) for p in group["params"]}
             lr = lrs.pop() if len(lrs) == 1 else None

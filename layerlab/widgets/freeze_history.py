@@ -15,7 +15,8 @@ Snapshot: TypeAlias = dict[Key, Any]
 """From what can change (the flag of this parameter, …) to what it is now; tensors by identity."""
 
 _GONE = object()
-MOST = 100
+MOST, MOST_BYTES = 100, 256 * 2**20
+"""So many steps are kept, and fewer if they hold gradients of more bytes than that."""
 ONE_DRAG = 1.0
 """Seconds within which changes of one slider count as one drag."""
 
@@ -31,8 +32,14 @@ class Step:
     after: Snapshot = field(default_factory=dict)
 
     def changed_since(self, now: Snapshot) -> list[Key]:
-        """What of all that it changed is no longer as it left it."""
-        return [key for key, value in self.after.items() if not _same(now.get(key, _GONE), value)]
+        """What of all that it changed is no longer as it left it; a new gradient comes with every step."""
+        kept = {key: value for key, value in self.after.items() if key[0] != "grad now"}
+        return [key for key, value in kept.items() if not _same(now.get(key, _GONE), value)]
+
+    def size(self) -> int:
+        """Bytes of the gradients that it keeps."""
+        values = {id(v): v for v in self.before.values() if isinstance(v, torch.Tensor)}
+        return sum(value.nbytes for value in values.values())
 
 
 class History:
@@ -65,6 +72,8 @@ class History:
             del last.before[key], last.after[key]
         if not last.before:  # dragged there and back
             self._steps.pop()
+        while len(self._steps) > 1 and sum(step.size() for step in self._steps) > MOST_BYTES:
+            self._steps.popleft()
 
     def pop(self) -> Step | None:
         """Take the newest step away to undo it; None if there is none."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from html import escape
 
 from layerlab.freezing.learning_rates import OwnGroup
 from layerlab.show.alphabet import FROZEN
-from layerlab.show.words import printable, short
+from layerlab.show.words import printable, short, some
 from layerlab.widgets.freeze_state import Row
 from layerlab.widgets.freeze_tree import WHOLE, details, in_words
 
@@ -56,6 +57,15 @@ def as_html(
         + (f"<p>⚠ {escape(printable(warning))}</p>" if warning else "")
         + (f"<pre>{escape(code)}</pre>" if code else "")
     )
+
+
+def message(frozen: Sequence[str], warning: str) -> str:
+    """What stands below the controls: what is frozen, and the warning with its cure as code."""
+    names = escape(some([printable(name) for name in frozen], 6)) or "nothing"
+    text, *cure = re.split("((?:Cure|To start afresh): )", printable(warning), maxsplit=1)
+    code = f"{cure[0]}<code>{escape(cure[1])}</code>" if cure else ""
+    alert = f'<div role="alert"><strong>⚠ {escape(text)}</strong>{code}</div>' if warning else ""
+    return f'<div role="status">frozen: <code>{names}</code></div>{alert}'
 
 
 def _shown(tree: Sequence[Row], layers: Collection[str]) -> list[Row]:

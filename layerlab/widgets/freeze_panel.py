@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from html import escape
 from itertools import chain
 from typing import Any
 from weakref import WeakSet, ref
@@ -15,14 +14,13 @@ from torch.optim import Optimizer
 
 from layerlab.freezing import WAYS
 from layerlab.names import Named, Pattern, bare, find
-from layerlab.show.words import printable, some
 from layerlab.widgets import cells
 from layerlab.widgets import freeze_state as state
 from layerlab.widgets.base import Shows
 from layerlab.widgets.copy_text import CopyText
 from layerlab.widgets.freeze_code import code
 from layerlab.widgets.freeze_grip import MODEL_GONE
-from layerlab.widgets.freeze_page import as_html, as_text
+from layerlab.widgets.freeze_page import as_html, as_text, message
 from layerlab.widgets.freeze_switchboard import Switchboard, switchboard, ways
 from layerlab.widgets.freeze_tree import FreezeTree
 from layerlab.widgets.lr_sliders import LrSliders
@@ -288,11 +286,7 @@ class FreezePanel(Shows):
         self._undo_button.disabled = not board.history
         late = grip.alive and state.too_late(grip.facts())
         self._clear_button.layout.display = None if late else "none"
-        frozen = some([printable(name) for name in state.largest_frozen(rows)], 6) or "nothing"
-        warning = self.warning
-        self._message.value = f'<p role="status">frozen: <code>{escape(frozen)}</code></p>' + (
-            f'<p role="alert"><strong>⚠ {escape(printable(warning))}</strong></p>' if warning else ""
-        )
+        self._message.value = message(state.largest_frozen(rows), self.warning)
         self._copy.text = self.code
 
     def _as_text(self) -> str:

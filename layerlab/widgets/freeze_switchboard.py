@@ -107,7 +107,10 @@ class Switchboard:
             if step is None:
                 self._notice = warnings.NOTHING_TO_UNDO
             elif changed := step.changed_since(self.grip.snapshot()):
-                self._notice = warnings.not_undone([self._in_words(key) for key in changed])
+                told = [
+                    key for key in changed if key[0] != "lr now"
+                ] or changed  # a group's lr says it shorter
+                self._notice = warnings.not_undone([self._in_words(key) for key in told])
             else:
                 self.grip.go_to(step.before)
         except BaseException:

@@ -1,0 +1,149 @@
+"""Undo: each step of the learner exactly, a drag as one, and nothing that code has done since."""
+
+import pytest
+import torch
+from torch import nn
+
+from layerlab.widgets import freeze_history
+from layerlab.widgets.freeze_history import History
+from layerlab.widgets.freeze_panel import FreezePanel
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr(freeze_history.time, "monotonic", lambda: now[0])
+    return now
+
+
+@pytest.fixture
+def net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 2))
+
+
+@pytest.fixture
+def optimizer(net):
+    return torch.optim.SGD(net.parameters(), lr=0.1)
+
+
+def flags(net):
+    return [p.requires_grad for p in net.parameters()]
+
+
+def train(net, optimizer):
+    optimizer.zero_grad()
+    net(torch.randn(4, 3)).sum().backward()
+    optimizer.step()
+
+
+@pytest.mark.parametrize("method", ["requires_grad", "grad_none", "lr_zero"])
+def test_every_step_is_taken_back(net, optimizer, method, clock):
+    train(net, optimizer)
+    gradients = [p.grad for p in net.parameters()]
+    group, order = optimizer.param_groups[0], list(optimizer.param_groups[0]["params"])
+    panel = FreezePanel(net, optimizer, method=method)
+    panel.clear_grad.value = True
+    panel.freeze("0")
+    panel.depth.value = "1"
+    clock[0] += 10
+    panel.lrs[0].value = 0.5
+    assert not net[1].training
+    for _ in range(4):
+        panel.undo()
+        assert panel.warning == ""
+    assert flags(net) == [True] * 6
+    assert all(p.grad is g for p, g in zip(net.parameters(), gradients, strict=True))
+    assert net[1].training
+    assert optimizer.param_groups[0] is group
+    assert len(optimizer.param_groups) == 1
+    assert list(map(id, group["params"])) == list(map(id, order))
+    assert (group["lr"], panel.clear_grad.value) == (0.1, False)
+    panel.undo()
+    assert panel.method.value == "requires_grad"
+    while not panel._undo_button.disabled:
+        panel.undo()
+    panel.undo()
+    assert panel.warning == "nothing to undo."
+
+
+def test_a_drag_is_one_step_and_a_pause_ends_it(net, optimizer, clock):
+    panel = FreezePanel(net, optimizer)
+    for lr in (0.2, 0.3, 0.4):
+        clock[0] += 0.5
+        panel.lrs[0].value = lr
+    clock[0] += 2
+    panel.lrs[0].value = 0.5
+    panel.undo()
+    assert optimizer.param_groups[0]["lr"] == 0.4
+    panel.undo()
+    assert optimizer.param_groups[0]["lr"] == 0.1
+    panel.depth.value = "0"
+    panel.depth.value = "nothing"  # there and back is no step
+    assert panel._undo_button.disabled
+
+
+def test_flips_are_never_one_step(net, clock):
+    panel = FreezePanel(net)
+    panel.freeze("0")
+    panel.freeze("1")
+    panel.undo()
+    assert panel.frozen == ("0",)
+
+
+def test_what_code_did_since_stays(net, optimizer):
+    panel = FreezePanel(net, optimizer)
+    panel.freeze("2")
+    panel.freeze("0")
+    panel.lrs[0].value = 0.5
+    net[0].weight.requires_grad_(True)
+    optimizer.param_groups[0]["lr"] = 0.3
+    panel.undo()
+    assert panel.warning.startswith("not undone: code has changed the lr of group 0")
+    assert optimizer.param_groups[0]["lr"] == 0.3
+    panel.undo()
+    assert "0.weight.requires_grad" in panel.warning
+    assert flags(net) == [True, False, True, True, False, False]
+    panel.undo()  # the step before those is its own
+    assert flags(net) == [True, False, True, True, True, True]
+    panel.freeze("2")
+    net[2] = nn.Linear(3, 2)
+    panel.undo()
+    assert panel.warning == "not undone: code has changed a layer (replaced) since, and that stays."
+
+
+def test_training_between_a_step_and_its_undo_does_no_harm(net, optimizer):
+    panel = FreezePanel(net, optimizer)
+    panel.clear_grad.value = True
+    panel.freeze("0")
+    panel.release("0")
+    train(net, optimizer)
+    panel.undo()
+    assert (panel.frozen, net[0].weight.grad) == (("0",), None)
+    train(net, optimizer)
+    panel.undo()
+    assert panel.frozen == ()
+    train(net, optimizer)
+    assert net[0].weight.grad is not None
+
+
+def test_undo_of_what_code_had_frozen(net):
+    net[0].requires_grad_(False)
+    panel = FreezePanel(net)
+    panel.freeze("0")
+    panel.release("0")
+    assert flags(net) == [True] * 6
+    panel.undo()
+    panel.close()
+    assert flags(net) == [False, False, True, True, True, True]  # as code left it
+
+
+def test_the_history_is_bounded_in_steps_and_in_bytes(monkeypatch):
+    history = History()
+    for step in range(150):
+        history.record({("how",): step}, {("how",): step + 1})
+    assert len(history) == freeze_history.MOST
+    monkeypatch.setattr(freeze_history, "MOST_BYTES", 100)
+    for _ in range(5):
+        history.record({("grad", 1): torch.zeros(10)}, {("grad", 1): None})
+    assert len(history) == 2
