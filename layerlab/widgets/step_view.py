@@ -162,7 +162,8 @@ class StepView(Drawn):
         step = self._shown_step() if step is None else step
         first = self.overview["first"]
         window = range(first, first + len(self.overview["steps"]))
-        near = [i for i in window if name in self._ledger[i].tensors and abs(i - step) <= NEAR // 2]
+        reach = 0 if self._ledger.recording else NEAR // 2  # in a running loop the newest step is enough
+        near = [i for i in window if name in self._ledger[i].tensors and abs(i - step) <= reach]
         moments = [m for i in near if (m := self._moment(i, name))]
         pictures: dict[str, Any] = {}
         why_not = "" if moments else "values not kept"
