@@ -1,5 +1,7 @@
 """StepView in a real JupyterLab: by mouse and by keyboard, with the kernel, without it, and while it runs."""
 
+from contextlib import contextmanager
+
 import pytest
 
 TWO_TASKS = """
@@ -36,27 +38,32 @@ ledger
 """
 
 
-@pytest.fixture
-def open_view(lab, request):
+@contextmanager
+def opened(lab, code):
     """Open and run a notebook of one cell; gives the lesson and its only StepView."""
-    opened = []
-
-    def run(code):
-        context = lab.open_lesson(lab.write_notebook("view.ipynb", code))
-        lesson = context.__enter__()
-        opened.append((context, lesson))
+    with lab.open_lesson(lab.write_notebook("view.ipynb", code)) as lesson:
         lesson.page.set_default_timeout(30_000)
         lesson.run_all()
         view = lesson.page.locator(".layerlab-step-view")
         view.locator(".layerlab-title").first.wait_for()
-        return lesson, view
+        yield lesson, view
+        assert lesson.errors() == lesson.console_errors == lesson.outside_requests == []
 
-    yield run
-    for context, lesson in opened:
-        try:
-            assert lesson.errors() == lesson.console_errors == lesson.outside_requests == []
-        finally:
-            context.__exit__(None, None, None)
+
+@pytest.fixture(scope="module")
+def two_tasks(lab):
+    with opened(lab, TWO_TASKS) as shown:
+        yield shown
+
+
+@pytest.fixture
+def shown(two_tasks):
+    """The two tasks' lesson and view, at the newest step, no tensor chosen."""
+    lesson, view = two_tasks
+    lesson.kernel_eval("[setattr(view, 'step', -1), setattr(view, 'tensor', '')]")
+    view.locator(".layerlab-closer").wait_for(state="hidden")
+    view.get_by_text("step 2 of").wait_for()
+    return two_tasks
 
 
 def row(view, name):
@@ -76,8 +83,12 @@ def pixels(view, picture):
     )
 
 
-def test_the_slider_needs_no_kernel(open_view):
-    lesson, view = open_view(TWO_TASKS)
+def test_the_slider_needs_no_kernel(lab):
+    with opened(lab, TWO_TASKS) as (lesson, view):
+        slides_without_a_kernel(lesson, view)
+
+
+def slides_without_a_kernel(lesson, view):
     title, slider = view.locator(".layerlab-title").first, view.get_by_role("slider", name="step")
     assert title.inner_text().startswith("step 2 of 0…2, AdamW, lr 0.9: 2 of 3 tensors moved")
     row(view, "hidden_task1.weight").click()
@@ -104,8 +115,8 @@ def test_the_slider_needs_no_kernel(open_view):
     lesson.console_errors.clear()
 
 
-def test_play_from_the_first_step_to_the_last(open_view):
-    _, view = open_view(TWO_TASKS)
+def test_play_from_the_first_step_to_the_last(shown):
+    _, view = shown
     view.get_by_role("button", name="play the steps").click()
     assert view.get_by_role("slider", name="step").input_value() == "0"
     view.get_by_role("button", name="pause").wait_for()
@@ -114,8 +125,8 @@ def test_play_from_the_first_step_to_the_last(open_view):
     view.get_by_role("button", name="play the steps").wait_for()
 
 
-def test_code_moves_the_view_and_the_view_tells_the_code(open_view):
-    lesson, view = open_view(TWO_TASKS)
+def test_code_moves_the_view_and_the_view_tells_the_code(shown):
+    lesson, view = shown
     lesson.kernel_eval("setattr(view, 'step', 1)")
     view.get_by_text("step 1 of").wait_for()
     view.get_by_role("slider", name="step").press("Home")
@@ -127,8 +138,8 @@ def test_code_moves_the_view_and_the_view_tells_the_code(open_view):
     view.get_by_text("parameter 4×3, float32, of Linear").wait_for()
 
 
-def test_the_alarm_comes_first_and_leads_to_its_row_and_step(open_view):
-    lesson, view = open_view(TWO_TASKS)
+def test_the_alarm_comes_first_and_leads_to_its_row_and_step(shown):
+    lesson, view = shown
     view.get_by_role("button", name="step 1", exact=True).click()  # the newest step has none: it says where
     alarm = view.locator(".layerlab-alarm-box")
     assert "model.hidden_task1.weight.grad = None" in alarm.inner_text()
@@ -140,8 +151,8 @@ def test_the_alarm_comes_first_and_leads_to_its_row_and_step(open_view):
     assert lesson.kernel_eval("view.step") == 1
 
 
-def test_values_under_the_pointer_and_under_the_arrow_keys_are_those_of_the_tensor(open_view):
-    lesson, view = open_view(TWO_TASKS)
+def test_values_under_the_pointer_and_under_the_arrow_keys_are_those_of_the_tensor(shown):
+    lesson, view = shown
     row(view, "output.weight").click()
     canvas = view.get_by_role("img", name="after,")
     canvas.wait_for()
@@ -175,8 +186,12 @@ def test_values_under_the_pointer_and_under_the_arrow_keys_are_those_of_the_tens
     )
 
 
-def test_a_large_network_is_folded_and_walked_by_keyboard_alone(open_view):
-    lesson, view = open_view(RESNET)
+def test_a_large_network_is_folded_and_walked_by_keyboard_alone(lab):
+    with opened(lab, RESNET) as (lesson, view):
+        walks_by_keyboard(lesson, view)
+
+
+def walks_by_keyboard(lesson, view):
     rows = view.locator("tbody tr:visible")
     assert rows.count() == 7  # conv1, bn1, layer1 … layer4, fc
     assert lesson.kernel_eval("len(ledger[0])") == 122
@@ -218,7 +233,7 @@ view
 LOOP = """
 if again:
     with ledger:
-        for _ in range(500):
+        for _ in range(250):
             net(torch.ones(1, 2)).sum().backward()
             optimizer.step()
             time.sleep(0.02)
@@ -245,14 +260,13 @@ def test_it_follows_a_loop_that_runs(lab):
         page.wait_for_function(f"() => document.querySelector('.layerlab-step-view input').max > {first + 4}")
         assert page.evaluate(STEPS_AND_STATUS)[1] == "busy"
         assert slider.input_value() == "1"  # where the learner put it, though steps keep coming
-        page.get_by_text("step 1 of 0…499").wait_for()
-        assert lesson.kernel_eval("[view.overview['count'], view.step, view.recording]") == [500, 1, False]
+        page.get_by_text("step 1 of 0…249").wait_for()
+        assert lesson.kernel_eval("[view.overview['count'], view.step, view.recording]") == [250, 1, False]
         assert page.get_by_text("recording").count() == 0
         assert lesson.errors() == lesson.console_errors == lesson.outside_requests == []
 
 
-def test_names_are_text_and_nothing_else(open_view):
-    code = """
+HOSTILE = """
 import torch
 from torch import nn
 import layerlab as ll
@@ -264,7 +278,14 @@ with ll.watch(net, optimizer) as ledger:
 view = ll.StepView(ledger)
 view
 """
-    lesson, view = open_view(code)
+
+
+def test_names_are_text_and_nothing_else(lab):
+    with opened(lab, HOSTILE) as (lesson, view):
+        shows_names_as_text(lesson, view)
+
+
+def shows_names_as_text(lesson, view):
     assert view.locator("tbody img").count() == 0
     row(view, "<img src=x onerror=alert(1)>.weight").click()
     view.locator("canvas").first.wait_for()
