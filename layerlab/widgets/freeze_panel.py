@@ -23,7 +23,7 @@ from layerlab.widgets.freeze_grip import MODEL_GONE
 from layerlab.widgets.freeze_page import as_html, as_text, message
 from layerlab.widgets.freeze_switchboard import Switchboard, switchboard, ways
 from layerlab.widgets.freeze_tree import FreezeTree
-from layerlab.widgets.lr_sliders import LrSliders
+from layerlab.widgets.lr_sliders import LABEL_WIDTH, LrSliders
 
 _NOTHING = "nothing"
 
@@ -84,7 +84,7 @@ class FreezePanel(Shows):
         self._given, self._inner = ref(model), ref(bare(model))
         self._layers = list(layers) if layers is not None else None
 
-        wide, label = ipywidgets.Layout(width="min(36em, 98%)"), {"description_width": "9em"}
+        wide, label = ipywidgets.Layout(width="min(36em, 98%)"), {"description_width": LABEL_WIDTH}
         self.depth = ipywidgets.SelectionSlider(
             options=[_NOTHING], description="frozen up to", layout=wide, style=label
         )

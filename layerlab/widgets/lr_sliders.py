@@ -11,6 +11,7 @@ import ipywidgets
 from layerlab.freezing.learning_rates import OwnGroup
 from layerlab.show.words import plural, short
 
+LABEL_WIDTH = "11em"
 _DECADES = (-6, 1)
 
 
@@ -46,6 +47,7 @@ class LrSliders(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
             slider.description = f"lr, group {index}" + (
                 "" if slider.value == now else f" (now {short(now)})"
             )
+            slider.readout = slider.value == lr  # else it would say what is not so
             slider.tooltip = f"group {index}: {plural(len(group.parameters), 'tensor')}"
         self.children = self._all[: len(groups)]
 
@@ -62,7 +64,7 @@ class LrSliders(ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no typ
             step=0.1,
             readout_format=".1e",
             layout=ipywidgets.Layout(width="min(36em, 98%)"),
-            style={"description_width": "9em"},
+            style={"description_width": LABEL_WIDTH},
         )
         self._listen(slider, partial(self._moved, index))
         return slider

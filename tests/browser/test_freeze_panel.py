@@ -1,5 +1,6 @@
 """`FreezePanel` in a real JupyterLab: every control, the model in the kernel as judge of what is shown."""
 
+import axe
 import pytest
 
 SET_UP = """
@@ -216,3 +217,12 @@ def test_resnet18_is_readable_and_one_layer_mixed(opened):
     panel.click("layer1")
     panel.is_checked("layer1", "true")
     assert not any(flag for name, flag in panel.flags().items() if name.startswith("layer1."))
+
+
+def test_axe_finds_nothing_serious_in_the_tree(opened, axe_core):
+    opened.run(4)
+    opened.click("layer1")
+    opened.is_checked("layer1", "true")
+    for dark in (False, True):
+        opened.lesson.set_dark(dark)
+        assert axe.faults(opened.lesson, [".layerlab-freeze", ".layerlab-copy"]) == []

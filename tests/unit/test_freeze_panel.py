@@ -300,6 +300,7 @@ def test_an_lr_that_the_slider_cannot_show_is_said(net):
     optimizer.param_groups[0]["lr"] = 50
     panel.refresh()
     assert (panel.lrs[0].value, panel.lrs[0].description) == (10, "lr, group 0 (now 50)")
+    assert not panel.lrs[0].readout
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.1})
     panel.refresh()
     assert [slider.value for slider in panel.lrs] == [10, 0.1]
