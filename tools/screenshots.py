@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 FOLDER = ROOT / "docs"
 LARGEST = 60_000
 """Bytes of a picture."""
-COLOURS = (128, 64, 32, 16)
+COLOURS = (128, 64, 48)
 """How many a picture may have, tried in turn until it is small enough."""
 MARGIN = 12
 """CSS pixels around what is shown."""
@@ -108,7 +108,10 @@ SCENES = (
     Scene("ledger.png", (readme_example(),)),
     Scene("ledger-dark.png", (readme_example(),), dark=True),
     Scene(
-        "freeze-panel.png", (NET, "ll.FreezePanel(net, optimizer)"), (Press("treeitem", "^body", "Space"),)
+        "freeze-panel.png",
+        (NET, "ll.FreezePanel(net, optimizer)"),
+        (Press("treeitem", "^body", "Space"),),
+        width=720,
     ),
     Scene(
         "predict.png",
@@ -164,10 +167,13 @@ def trim(picture: Image.Image, margin: int) -> Image.Image:
 
 
 def compress(picture: Image.Image, largest: int = LARGEST) -> bytes | None:
-    """Write a picture as PNG with as many colours as fit; None when even the fewest are too large."""
+    """Write a picture as PNG with as many colours as fit; None when even the fewest are too large.
+
+    They are chosen to be far apart, not to be frequent: a small symbol keeps its colour.
+    """
     for colours in COLOURS:
         buffer = io.BytesIO()
-        few = picture.quantize(colours, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+        few = picture.quantize(colours, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
         few.save(buffer, format="PNG", optimize=True)
         if buffer.tell() <= largest:
             return buffer.getvalue()

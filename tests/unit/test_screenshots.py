@@ -54,11 +54,19 @@ def test_trim_leaves_what_is_there_and_a_margin():
         trim(Image.new("RGB", (5, 5), WHITE), 4)
 
 
+def test_a_small_symbol_keeps_its_colour_among_many_greys():
+    vermillion = (178, 79, 5)
+    picture = Image.linear_gradient("L").convert("RGB")
+    picture.paste(vermillion, (100, 100, 104, 104))
+    small = Image.open(io.BytesIO(compress(picture))).convert("RGB")
+    assert max(abs(a - b) for a, b in zip(small.getpixel((102, 102)), vermillion, strict=True)) < 16
+
+
 def test_compress_takes_fewer_colours_until_it_fits():
     shades = Image.linear_gradient("L").convert("RGB")
-    sizes = [compress(shades, largest) for largest in (10**6, 400)]
-    many, few = (len(Image.open(io.BytesIO(size)).convert("RGB").getcolors()) for size in sizes)
-    assert many == COLOURS[0]
-    assert few < many
-    assert len(sizes[1]) <= 400
+    full = compress(shades)
+    fewer = compress(shades, len(full) - 1)
+    assert len(fewer) < len(full)
+    counts = [len(Image.open(io.BytesIO(one)).convert("RGB").getcolors()) for one in (fewer, full)]
+    assert counts[0] < counts[1] == COLOURS[0]
     assert compress(shades, 10) is None
