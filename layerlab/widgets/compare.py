@@ -90,7 +90,9 @@ class Compare(Settings):
         self._remarks = {name: ipywidgets.HTML() for name in self._options}
         columns = "max-content minmax(6em, 14em) 1.2em minmax(6em, 14em) auto"
         layout = ipywidgets.Layout(grid_template_columns=columns, grid_gap="0 6px", align_items="center")
-        self._fill(ipywidgets.GridBox(list(self._cells()), layout=layout), self._view, self._share)
+        self._fill(
+            ipywidgets.GridBox(list(self._cells()), layout=layout), self._view, self._share, self._keys
+        )
         self._changed()
 
     @classmethod
@@ -135,11 +137,12 @@ class Compare(Settings):
     # -- the controls ------------------------------------------------------------------------------------
 
     def _control(self, name: str, choices: Options, side: str) -> ipywidgets.Widget:
-        # Without a description, the tooltip becomes the name that a screen reader says.
+        # A label without width: the row and the column say it to the eye, a screen reader says it here.
         return ipywidgets.Dropdown(
             options=choices,
             value=choices[0][1],
-            tooltip=f"{name}, {side}",
+            description=f"{name}, {side}",
+            style={"description_width": "0px"},
             layout=ipywidgets.Layout(width="auto"),
         )
 

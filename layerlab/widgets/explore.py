@@ -53,7 +53,7 @@ class Explore(Settings):
         super().__init__(settings, [""])
         self.controls = self._sides[""]
         self.add_class("layerlab-explore")
-        self._fill(*self.controls.values(), self._view, self._share)
+        self._fill(*self.controls.values(), self._view, self._share, self._keys)
         self._changed()
 
     @property

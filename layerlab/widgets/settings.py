@@ -9,6 +9,7 @@ import ipywidgets
 
 from layerlab.widgets.base import Shows, shown_errors
 from layerlab.widgets.copy_text import CopyText
+from layerlab.widgets.keep_keys import KeepKeys
 from layerlab.widgets.sharing import read_state, write_state
 
 Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -21,7 +22,7 @@ RUNNING = '<p role="status">running …</p>'
 class Settings(Shows):
     """Controls for the settings of a run, once for each side; every change runs it anew.
 
-    A subclass makes the controls with `_control`, puts `_share` somewhere, and runs in `_redraw`.
+    A subclass makes the controls with `_control`, puts `_share` and `_keys` in, and runs in `_redraw`.
 
     Raises
     ------
@@ -48,6 +49,7 @@ class Settings(Shows):
             layout=ipywidgets.Layout(width="min(36em, 98%)"),
         )
         self._share = ipywidgets.VBox([self._copy, self._paste])
+        self._keys = KeepKeys()
         self._quiet = False
         if start:
             self._set(self._read(start))

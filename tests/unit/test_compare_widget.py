@@ -88,7 +88,7 @@ def test_its_controls_are_the_trial_s_settings(default):
         "momentum": ["0", "0.9"],
         "weight_decay": ["0", "0.01"],
     }
-    assert {c.tooltip for c in default.right.values()} == {f"{name}, right" for name in labels}
+    assert {c.description for c in default.right.values()} == {f"{name}, right" for name in labels}
 
 
 def test_each_side_runs_with_its_own_settings(own):
