@@ -23,6 +23,7 @@ from layerlab.widgets.freeze_grip import MODEL_GONE
 from layerlab.widgets.freeze_page import as_html, as_text, message
 from layerlab.widgets.freeze_switchboard import Switchboard, switchboard, ways
 from layerlab.widgets.freeze_tree import FreezeTree
+from layerlab.widgets.keep_keys import KeepKeys
 from layerlab.widgets.lr_sliders import LABEL_WIDTH, LrSliders
 
 _NOTHING = "nothing"
@@ -103,7 +104,8 @@ class FreezePanel(Shows):
         self.add_class("layerlab-freeze-panel")
         self._fill(
             *(self.depth, self.tree, self.method, self.clear_grad, self._sliders),
-            *(self._message, ipywidgets.HBox([self._undo_button, self._clear_button]), self._copy),
+            *(self._message, ipywidgets.HBox([self._undo_button, self._clear_button])),
+            *(self._copy, KeepKeys()),
         )
         self._listen(self.depth, self._does(self._slide))
         self._listen(self.method, self._does(lambda board, change: board.set_how(change.new)))

@@ -118,7 +118,7 @@ def test_mouse_keyboard_slider_method_and_undo(opened):
     panel.is_checked("output", "true")
     assert panel.flags() == [True, True, False]
 
-    page.get_by_label("method").select_option("grad_none")
+    page.locator("select[data-lm-suppress-shortcuts]").press("ArrowDown")  # to grad_none
     page.locator(".layerlab-copy-text", has_text="after every loss.backward()").wait_for()
     assert panel.flags() == [True, True, True]
     assert panel.checked()["output"] == "true"
