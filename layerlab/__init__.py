@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from layerlab.record import Reason
     from layerlab.show import legend, table
     from layerlab.show.picture import Picture
+    from layerlab.widgets.compare import Compare
     from layerlab.widgets.explore import Explore
     from layerlab.widgets.freeze_panel import FreezePanel
     from layerlab.widgets.predict import Predict
@@ -31,6 +32,7 @@ __version__ = "0.1.0"
 # Loaded when first used: `layerlab doctor` must start where torch does not.
 _HOMES = {
     "Check": "layerlab.lessons_support.checks",
+    "Compare": "layerlab.widgets.compare",
     "Explore": "layerlab.widgets.explore",
     "FreezePanel": "layerlab.widgets.freeze_panel",
     "Ledger": "layerlab.ledger",
@@ -47,6 +49,7 @@ _HOMES = {
 
 __all__ = [
     "Check",
+    "Compare",
     "Explore",
     "FreezePanel",
     "Ledger",

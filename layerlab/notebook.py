@@ -19,7 +19,7 @@ def register() -> None:
     By name: nothing is imported before a ledger is displayed.
     """
     ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython is not None else None
+    shell: Any = ipython.get_ipython() if ipython is not None else None
     if hasattr(shell, "kernel"):
         formatter = shell.display_formatter.mimebundle_formatter
         formatter.for_type_by_name("layerlab.ledger", "Ledger", bundle)
