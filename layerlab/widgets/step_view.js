@@ -5,30 +5,17 @@ const PACE = 600; // milliseconds a step while playing
 function render({ model, el }) {
   let overview = readOverview(model.get("overview"));
   let timer = null;
-  const save = () => {
-    try {
-      model.save_changes();
-    } catch (error) {
-      console.warn("StepView: the kernel is not there", error); // the page goes on without it
-    }
-  };
-  const near = closeups((step) => {
-    try {
-      model.send({ more: step });
-    } catch (error) {
-      console.warn("StepView: the kernel is not there", error);
-    }
-  });
+  const near = closeups((step) => tell(model, { more: step }));
   const newest = () => overview.count - 1;
   const shown = () => (model.get("step") < 0 ? newest() : model.get("step"));
   const chosen = () => overview.raw.indexOf(model.get("tensor"));
   const go = (step) => {
     model.set("step", step >= newest() ? -1 : Math.max(step, 0));
-    save();
+    model.save_changes();
   };
   const choose = (tensor) => {
     model.set("tensor", tensor < 0 ? "" : overview.raw[tensor]);
-    save();
+    model.save_changes();
   };
 
   const play = control("button", { type: "button", class: "layerlab-play", onclick: () => (timer ? stop() : start()) });

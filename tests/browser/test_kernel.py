@@ -28,6 +28,7 @@ net, optimizer = fresh()
 """
 CELLS = (
     SET_UP,
+    "view = ll.StepView(one_step(frozen=True))\nview",  # first, for its rows are found before other tables'
     "explore = ll.Explore(one_step, frozen={'thawed': False, 'held': True})\nexplore",
     "predict = ll.Predict(net)\npredict",
     "panel = ll.FreezePanel(net, optimizer)\npanel",
@@ -39,6 +40,7 @@ FLIPS = {
     "explore": (("button", "held"), "explore.settings", {"frozen": True}),
     "predict": (("checkbox", "head.weight"), "list(predict.ticked)", ["head.weight"]),
     "panel": (("treeitem", "body"), "list(panel.frozen)", ["body"]),
+    "view": (("row", "head.bias"), "view.tensor", "head.bias"),
 }
 
 # What JupyterLab does when a reader chooses "Restart Kernel", with the one that is there or after the last.
