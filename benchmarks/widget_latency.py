@@ -57,18 +57,22 @@ redraw(None)
 display(slider, out)
 """
 
-# From the key press or click, as the page gets it, to the end of the frame in which `done` first holds.
+# From the key press or click, as the page gets it, to the end of the first frame in which `done` holds.
 BEGIN = """(done) => {
     const isDone = new Function(`return ${done}`);
-    window.began = null;
-    const begin = () => { window.began ??= performance.now(); };
-    for (const event of ['keydown', 'pointerdown'])
-        addEventListener(event, begin, {capture: true, once: true});
-    window.measured = (async () => {
-        while (window.began === null || !isDone()) await new Promise(next => setTimeout(next, 1));
-        await new Promise(next => requestAnimationFrame(() => setTimeout(next, 0)));
-        return performance.now() - window.began;
-    })();
+    window.measured = new Promise(resolve => {
+        const begin = () => {
+            for (const event of ['keydown', 'pointerdown']) removeEventListener(event, begin, true);
+            const began = performance.now();
+            const look = () => requestAnimationFrame(() => {
+                const painted = new MessageChannel(), there = isDone();
+                painted.port1.onmessage = () => (there ? resolve(performance.now() - began) : look());
+                painted.port2.postMessage(null);
+            });
+            look();
+        };
+        for (const event of ['keydown', 'pointerdown']) addEventListener(event, begin, true);
+    });
 }"""
 VIEW = "document.querySelector('.layerlab-step-view')"
 DRAWN = (

@@ -122,6 +122,12 @@ SCENES = (
             "guess.check(ledger[0]);",
         ),
     ),
+    Scene(
+        "step-view.png",
+        (readme_example().rstrip().removesuffix("ledger"), "ll.StepView(ledger, tensor='body.weight')"),
+        width=1000,
+    ),
+    Scene("compare.png", ("import layerlab as ll\nll.Compare()",), width=1000),
     Scene("explore.png", (NET, EXPLORE), (Press("button", "^body"), Press("button", "^Adam$"))),
 )
 

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+import axe
 import pytest
 
 TWO_TASKS = """
@@ -117,7 +118,7 @@ def slides_without_a_kernel(lesson, view):
 
 def test_play_from_the_first_step_to_the_last(shown):
     _, view = shown
-    view.get_by_role("button", name="play the steps").click()
+    view.get_by_role("button", name="play the steps").press("Space")
     assert view.get_by_role("slider", name="step").input_value() == "0"
     view.get_by_role("button", name="pause").wait_for()
     view.get_by_text("step 1 of").wait_for()
@@ -184,6 +185,15 @@ def test_values_under_the_pointer_and_under_the_arrow_keys_are_those_of_the_tens
         pytest.approx(after[1][0], rel=1e-4),
         pytest.approx(average[1][0], rel=1e-4),
     )
+
+
+def test_axe_finds_nothing_serious_with_a_tensor_opened(shown, axe_core):
+    lesson, view = shown
+    lesson.kernel_eval("[setattr(view, 'step', 1), setattr(view, 'tensor', 'hidden_task1.weight')]")
+    view.locator("canvas").first.wait_for()
+    for dark in (True, False):
+        lesson.set_dark(dark)
+        assert axe.faults(lesson, [".layerlab-step-view"]) == []
 
 
 def test_a_large_network_is_folded_and_walked_by_keyboard_alone(lab):

@@ -55,7 +55,7 @@ def is_frozen(p, lrs):
 
 
 def whole(net, optimizer, own):
-    """All that an undo has to bring back, by identity where that counts: not for groups that are split off."""
+    """All that an undo has to bring back, by identity where that counts: not for groups split off."""
     return (
         [(name, id(p), p.requires_grad, id(p.grad)) for name, p in net.named_parameters()],
         [(id(g), g["lr"], list(map(id, g["params"]))) for g in optimizer.param_groups[:own]],
