@@ -101,8 +101,9 @@ def _content(cell: Cell, column: Column) -> str:
 
 
 def _coloured(text: str) -> str:
-    """Escape a text, and give the alphabet's symbols in it their colours."""
-    return _SYMBOL.sub(lambda m: f'<span style="color:{_INKS[m[0]]}">{m[0]}</span>', escape(text))
+    """Escape a text, and give the alphabet's symbols in it their colours; a row of them stays in one line."""
+    coloured = _SYMBOL.sub(lambda m: f'<span style="color:{_INKS[m[0]]}">{m[0]}</span>', escape(text))
+    return coloured.replace("</span> <span", "</span>&nbsp;<span")
 
 
 def _marks(marks: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from layerlab.record import Step, TensorInfo, TensorStep
+from layerlab.record import Reason, Step, TensorInfo, TensorStep
 from layerlab.show.alphabet import ALPHABET, ink
 from layerlab.show.answers import GRAD_WORDS, name_cell
 from layerlab.show.judge import changed_outside_too, is_counter, is_surprising, went_backwards
@@ -195,7 +195,8 @@ def _facts_of(t: TensorStep, *, alarmed: bool, surprising: bool) -> dict[str, An
 
 def _asides(t: TensorStep, grad: str) -> list[str]:
     """List what is worth a small mark in a row, because it is out of the ordinary."""
-    said = [f"grad {grad}"] if t.info.kind == "parameter" and grad != "nonzero" else []
+    told = {Reason.NO_GRADIENT: "none", Reason.ZERO_GRADIENT: "zero"}.get(t.reason, "nonzero")
+    said = [f"grad {grad}"] if t.info.kind == "parameter" and grad not in ("nonzero", told) else []
     if not t.training:
         said.append("eval")
     if t.info.kind == "parameter" and t.group is None:

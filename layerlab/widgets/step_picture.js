@@ -4,14 +4,15 @@ const BLUE = [0, 114, 178]; // negative
 const VERMILLION = [213, 94, 0]; // positive
 const FAINTEST = 0.15; // share of full colour of the smallest number above zero: white is zero, exactly
 const WRITTEN = { rows: 12, columns: 6 }; // values are written into the cells up to this size
+const CELL = { width: 50, height: 22 }; // pixels of a cell with its value in it: seven characters
 const SIDE = 220; // pixels that a larger picture takes along its longer side
 
 /** Draw one grid of numbers; `point(cell)` is called with the cell under the pointer, or null. */
 function drawPicture(title, values, pictures, scale, said, point) {
   const { rows, columns } = pictures;
   const written = rows <= WRITTEN.rows && columns <= WRITTEN.columns;
-  const width = written ? 46 * columns : Math.max(Math.min(SIDE, 20 * columns), 20);
-  const height = written ? 22 * rows : Math.max(Math.min((width / columns) * rows, SIDE), Math.min(20, SIDE));
+  const width = written ? CELL.width * columns : Math.max(Math.min(SIDE, 20 * columns), 20);
+  const height = written ? CELL.height * rows : Math.max(Math.min((width / columns) * rows, SIDE), Math.min(20, SIDE));
   const sharp = written ? 2 : 1;
   const canvas = control("canvas", {
     tabindex: 0,
@@ -82,19 +83,19 @@ function writeCells(pen, values, { columns }, scale, sharp) {
   pen.textAlign = "center";
   pen.textBaseline = "middle";
   values.forEach((value, i) => {
-    const [x, y] = [46 * (i % columns), 22 * Math.floor(i / columns)];
+    const [x, y] = [CELL.width * (i % columns), CELL.height * Math.floor(i / columns)];
     const rgb = colour(value, scale);
     pen.fillStyle = `rgb(${rgb})`;
-    pen.fillRect(x, y, 46, 22);
+    pen.fillRect(x, y, CELL.width, CELL.height);
     pen.fillStyle = 0.299 * rgb[0] + 0.587 * rgb[1] + 0.114 * rgb[2] < 140 ? "white" : "black";
-    pen.fillText(inFewSigns(value), x + 23, y + 11);
+    pen.fillText(inFewSigns(value), x + CELL.width / 2, y + CELL.height / 2);
   });
 }
 
 /** At most seven characters, which fit into a cell: `0.043`, `-6e-4`. */
 function inFewSigns(value) {
   const said = short(value);
-  return said.length > 6 ? value.toExponential(0).replace("e+", "e") : said;
+  return said.length > 7 ? value.toExponential(0).replace("e+", "e") : said;
 }
 
 /** All pictures of one tensor in one step; `scaleOf(name)` says what full colour means. Returns the node. */

@@ -95,7 +95,7 @@ function stepRows({ choose }) {
     const { overview, step } = now;
     const length = Math.min(STRIP, overview.steps.length);
     const from = Math.min(Math.max(step - (STRIP >> 1), overview.first), overview.last + 1 - length);
-    const shown = Array.from({ length }, (_, i) => from + i);
+    const shown = Array.from({ length: length > 1 ? length : 0 }, (_, i) => from + i);
     heads[4].textContent = length > 1 ? `steps ${from}…${from + length - 1}` : "";
     for (const row of rows) {
       row.node.hidden = !isVisible(row);

@@ -135,7 +135,8 @@ function titled(overview, step, head, recording) {
   const failed = head.completed ? "" : "step() raised before it finished; ";
   const note = head.note ? [make("span", { class: "layerlab-aside" }, `not replayed: ${head.note}`)] : [];
   const moved = `${failed}${head.moved} of ${head.total} tensor${head.total === 1 ? "" : "s"} moved`;
-  return [make("strong", {}, `step ${step}`), ` of 0…${overview.count - 1}, ${head.optimizer}${lr}: ${moved} `, ...note, ...running];
+  const of = overview.count > 1 ? ` of 0…${overview.count - 1}` : "";
+  return [make("strong", {}, `step ${step}`), `${of}, ${head.optimizer}${lr}: ${moved} `, ...note, ...running];
 }
 
 function drawWarn(warn, reveal) {

@@ -54,7 +54,8 @@ def test_what_is_sent_is_what_was_recorded():
                 assert shares == (255, 255, 255)
     assert found[1, "hidden_task1.weight"][2] == (0, 90, 10)
     assert found[1, "hidden_task1.weight"][0]["alarmed"]
-    assert "grad zero" in found[1, "hidden_task1.weight"][0]["asides"]
+    assert found[1, "hidden_task1.weight"][0]["asides"] == ["grad zero"]
+    assert found[0, "hidden_task2.weight"][0]["asides"] == []  # "no gradient" says it already
     assert (sent["count"], sent["first"], sent["alarm"]) == (2, 0, 1)
     first, second = sent["steps"]
     assert (first["warns"], second["warns"]) == ([], [0])

@@ -162,6 +162,6 @@ def test_the_settings_are_the_caption_and_everything_is_escaped():
     assert re.search(r'<th scope="row"[^>]*>≠ <code>&lt;img', html)
 
 
-def test_symbols_have_their_colours_each():
+def test_symbols_have_their_colours_each_and_stay_in_one_line():
     html = Shown(describe_beside(two_tasks(), held()))._repr_html_()
-    assert re.search(r"<span [^>]*>●</span> <span [^>]*>▲</span></td>", html)
+    assert re.search(r"<span [^>]*>●</span>&nbsp;<span [^>]*>▲</span></td>", html)
