@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
+
+from layerlab.widgets.cells import shell
 
 if TYPE_CHECKING:
     from layerlab.ledger import Ledger
@@ -18,10 +19,9 @@ def register() -> None:
 
     By name: nothing is imported before a ledger is displayed.
     """
-    ipython = sys.modules.get("IPython")
-    shell: Any = ipython.get_ipython() if ipython is not None else None
-    if hasattr(shell, "kernel"):
-        formatter = shell.display_formatter.mimebundle_formatter
+    here = shell()
+    if hasattr(here, "kernel"):
+        formatter = here.display_formatter.mimebundle_formatter
         formatter.for_type_by_name("layerlab.ledger", "Ledger", bundle)
 
 

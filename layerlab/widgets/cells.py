@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakMethod
 
 
-def _shell() -> Any:
+def shell() -> Any:
     """The running IPython; None outside it, and then it is not imported either."""
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None
@@ -22,8 +22,8 @@ def after_each_cell(method: Callable[[], None]) -> Callable[[], None]:
     callable
         What ends it. It ends by itself when the method's object is gone.
     """
-    shell = _shell()
-    if shell is None:
+    here = shell()
+    if here is None:
         return lambda: None
     weak = WeakMethod(method)
 
@@ -35,16 +35,16 @@ def after_each_cell(method: Callable[[], None]) -> Callable[[], None]:
             end()
 
     def end() -> None:
-        if ran in shell.events.callbacks["post_run_cell"]:
-            shell.events.unregister("post_run_cell", ran)
+        if ran in here.events.callbacks["post_run_cell"]:
+            here.events.unregister("post_run_cell", ran)
 
-    shell.events.register("post_run_cell", ran)
+    here.events.register("post_run_cell", ran)
     return end
 
 
 def this_cell() -> tuple[str, int] | None:
     """The id of the cell that runs now, and the number of its run; None where the front end tells no id."""
-    shell = _shell()
-    parent = shell.get_parent() if hasattr(shell, "get_parent") else {}
+    here = shell()
+    parent = here.get_parent() if hasattr(here, "get_parent") else {}
     cell = parent.get("metadata", {}).get("cellId")
-    return (cell, shell.execution_count) if cell else None
+    return (cell, here.execution_count) if cell else None
