@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import ipywidgets
 
 from layerlab.show.words import printable
+from layerlab.widgets.cells import when_no_cell_runs
 
 
 class Speaks:
@@ -60,12 +61,15 @@ class Shows(Speaks, ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
     def _listen(self, control: ipywidgets.Widget, react: Callable[[Any], None], trait: str = "value") -> None:
         """Call ``react`` whenever a trait of the control changes (a button: when clicked), until `close`.
 
-        An error in it is shown in the box and raised.
+        It is called when no cell runs. An error in it is shown in the box and raised.
         """
 
         def guarded(change: Any) -> None:
-            with shown_errors(self):
-                react(change)
+            def now() -> None:
+                with shown_errors(self):
+                    react(change)
+
+            when_no_cell_runs(now)
 
         if isinstance(control, ipywidgets.Button):
             control.on_click(guarded)

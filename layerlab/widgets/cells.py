@@ -1,8 +1,9 @@
-"""What a widget may know of the notebook's cells: when one has run, and which one made it."""
+"""What a widget may know of the notebook's cells: when one has run, which one made it, when none runs."""
 
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable
 from typing import Any
 from weakref import WeakMethod
@@ -48,3 +49,17 @@ def this_cell() -> tuple[str, int] | None:
     parent = here.get_parent() if hasattr(here, "get_parent") else {}
     cell = parent.get("metadata", {}).get("cellId")
     return (cell, here.execution_count) if cell else None
+
+
+def when_no_cell_runs(call: Callable[[], None]) -> None:
+    """Call in the main thread: now if this is it, or as soon as it is free.
+
+    JupyterLab hands the messages of widgets to another thread of the kernel ("subshells"), also while a cell
+    runs, and now and then to this one. A model must not change in the middle of a training step, and no two
+    reactions may mix.
+    """
+    loop = getattr(getattr(shell(), "kernel", None), "io_loop", None)
+    if loop is None or threading.current_thread() is threading.main_thread():
+        call()
+    else:
+        loop.add_callback(call)

@@ -34,10 +34,18 @@ function showErrors(model) {
   return [node, end];
 }
 
-/** Send a message to the kernel; without one, say so where errors are said. Returns whether it went. */
+const turns = new WeakMap(); // from a view's model to its name, and the number of its next message
+
+/**
+ * Send a message to the kernel; without one, say so where errors are said. Returns whether it went. The kernel
+ * may get messages in another order: it hears them by their number.
+ */
 function tell(model, message) {
+  if (!turns.has(model)) turns.set(model, { view: Math.random().toString(36).slice(2), next: 0 });
+  const turn = turns.get(model);
   try {
-    model.send(message);
+    model.send({ ...message, turn: [turn.view, turn.next] });
+    turn.next += 1;
     return true;
   } catch {
     model.set("error", "no kernel is running: restart it, then run this cell again");

@@ -9,6 +9,7 @@ import anywidget
 import traitlets
 
 from layerlab.widgets.base import Speaks, in_words, shown_errors
+from layerlab.widgets.cells import when_no_cell_runs
 
 _HERE = Path(__file__).parent
 
@@ -29,11 +30,16 @@ class Drawn(Speaks, anywidget.AnyWidget):  # type: ignore[misc]  # its bundle ma
     its script shows ``error`` (see ``showErrors`` in ``dom.js``).
     """
 
+    _at_once = False
+    """Whether what the page says is heard also while a cell runs, in another thread then."""
+
     error = traitlets.Unicode().tag(sync=True)
     """What went wrong in answering the page; empty when nothing did."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._turns: dict[str | None, int] = {}
+        self._early: dict[tuple[str | None, int], dict[str, Any]] = {}
         self.on_msg(self._receive)
 
     def _heard(self, message: dict[str, Any]) -> None:
@@ -45,5 +51,18 @@ class Drawn(Speaks, anywidget.AnyWidget):  # type: ignore[misc]  # its bundle ma
         self.error = "" if error is None else in_words(error)
 
     def _receive(self, _: Any, message: dict[str, Any], buffers: Any) -> None:
-        with shown_errors(self):
-            self._heard(message)
+        if self._at_once:
+            self._hear_in_turn(message)
+        else:
+            when_no_cell_runs(lambda: self._hear_in_turn(message))
+
+    def _hear_in_turn(self, message: dict[str, Any]) -> None:
+        """Hear the messages of each view in the order in which it sent them: threads may have mixed them."""
+        view, number = message.pop("turn", (None, 0))
+        self._early[view, number] = message
+        while (turn := (view, self._turns.get(view, 0))) in self._early:
+            message = self._early.pop(turn)
+            if view is not None:
+                self._turns[view] = number = turn[1] + 1
+            with shown_errors(self):
+                self._heard(message)

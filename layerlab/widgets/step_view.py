@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -74,6 +75,8 @@ class StepView(Drawn):
     _esm = front_end("dom.js", "step_data.js", "step_rows.js", "step_picture.js", "step_view.js")
     _css = front_end("step_view.css")
 
+    _at_once = True  # it only reads: rows can be opened while a loop runs
+
     overview = traitlets.Dict().tag(sync=True)
     closeup = traitlets.Dict().tag(sync=True)
     recording = traitlets.Bool().tag(sync=True)
@@ -87,6 +90,7 @@ class StepView(Drawn):
             raise TypeError(f"StepView needs the ledger that watch() gives, not {type(ledger).__name__}")
         self._ledger = ledger
         self._encoder = Overview()
+        self._lock = threading.RLock()  # the loop and the page may ask at the same time
         self._next_look = self._cost = 0.0
         super().__init__()
         self._send_overview()
@@ -123,15 +127,16 @@ class StepView(Drawn):
         now = time.perf_counter()
         if self._ledger.recording and now < self._next_look:
             return
-        self._send_overview()
-        self._send_closeup()
+        with self._lock:
+            self._send_overview()
+            self._send_closeup()
         done = time.perf_counter()
         usual = min(done - now, self._cost)  # a single slow one is no reason to stay away
         self._cost = done - now
         self._next_look = done + max(QUIET, usual / SHARE)
 
     def _on_choice(self, change: Any) -> None:
-        with shown_errors(self):
+        with shown_errors(self), self._lock:
             first, count, shown = self.overview["first"], len(self.overview["steps"]), self._shown_step()
             if not first <= shown < first + count:
                 self._send_overview(shown)
@@ -143,7 +148,8 @@ class StepView(Drawn):
         step = message.get("more")
         if not isinstance(step, int) or not 0 <= step < len(self._ledger):
             raise IndexError(f"no step {step!r}: {len(self._ledger)} recorded")
-        self._send_closeup(step)
+        with self._lock:
+            self._send_closeup(step)
 
     def _shown_step(self) -> int:
         return self.step if self.step >= 0 else len(self._ledger) - 1

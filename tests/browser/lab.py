@@ -84,6 +84,16 @@ EXECUTE = """async (expression) => {
     return reply.content.user_expressions?.value ?? reply.content;
 }"""
 
+# JupyterLab hands the messages of widgets to a thread of the kernel, and code to another. A message to a comm
+# that is not there goes the widgets' way: when the kernel has passed over it, it has heard all before it.
+WIDGETS_ARE_HEARD = """async () => {
+    const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel;
+    const comm = kernel.createComm('jupyter.widget', 'nobody');
+    if (kernel.supportsSubshells && kernel.commsOverSubshells !== 'disabled') await comm.subshellStarted;
+    await comm.send({}).done;
+    comm.dispose();
+}"""
+
 CHANGE_THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 SPLASH = "#jupyterlab-splash"  # lies over the page while a theme is loaded
 COLLAPSE_SIDEBAR = "() => window.jupyterapp.shell.collapseLeft()"
@@ -152,7 +162,11 @@ class Lesson:
         return found
 
     def kernel_eval(self, expression: str) -> Any:
-        """Evaluate a Python expression in the notebook's kernel; its value comes back through JSON."""
+        """Evaluate a Python expression in the notebook's kernel; its value comes back through JSON.
+
+        Whatever the page sent before has been done then.
+        """
+        self.evaluate(WIDGETS_ARE_HEARD)
         reply = self.evaluate(EXECUTE, f"__import__('json').dumps({expression})")
         if reply["status"] != "ok":
             raise RuntimeError(f"{expression}: {reply['ename']}: {reply['evalue']}")
