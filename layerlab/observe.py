@@ -91,7 +91,7 @@ class Observer:
         with one_thread():
             self.snapshot.note_outside_edits()
             self._facts = {
-                id(w.tensor): self._read(w, groups.get(id(w.tensor)), some_learn)
+                id(w.tensor): self._read(w, groups.get(id(w.tensor)), some_learn, stepping)
                 for w in self.snapshot
                 if w.is_parameter
             }
@@ -132,7 +132,8 @@ class Observer:
                 tensors[watched.info.name] = record
                 if before is not None:
                     kept[watched.info.name] = self._values(watched, before, record)
-                watched.remember_grad()
+                if facts is not None and facts.optimizer == stepping:
+                    watched.remember_grad()
         self._facts, self._verdicts, self.looked = {}, {}, False
         return tensors, kept
 
@@ -153,7 +154,11 @@ class Observer:
         return any(_lr(group) for optimizer in self.optimizers for group in optimizer.param_groups)
 
     def _read(
-        self, watched: Watched, member: tuple[int, int, dict[str, Any]] | None, some_learn: bool
+        self,
+        watched: Watched,
+        member: tuple[int, int, dict[str, Any]] | None,
+        some_learn: bool,
+        stepping: int,
     ) -> _Facts:
         parameter = watched.tensor
         optimizer, group, options = member or (None, None, {})
@@ -163,7 +168,7 @@ class Observer:
         if frozen is None and member and _lr(options) == 0 and some_learn:
             frozen = "lr_zero"
         grad, largest = grad_state(parameter.grad)
-        stale = watched.grad_is_stale()
+        stale = optimizer == stepping and watched.grad_is_stale()
         return _Facts(parameter.requires_grad, frozen, grad, largest, stale, optimizer, group, options)
 
     def _parameter(self, watched: Watched, facts: _Facts, stepping: int) -> TensorStep:

@@ -106,6 +106,23 @@ def test_stale_gradient(how):
     assert all(a.name.startswith("left") for a in ledger.alarms)
 
 
+def test_a_gradient_is_not_stale_because_another_optimizer_stepped():
+    net = TwoBranches()
+    left, right = (OPTIM.SGD(part.parameters(), 0.1) for part in (net.left, net.right))
+    with watch(net, left, right) as ledger:
+        for _ in range(3):
+            net.zero_grad()
+            backward(net, "left")
+            backward(net, "right")
+            left.step()
+            right.step()
+        backward(net, "left")
+        right.step()  # the gradient of `right` is the one of its step before
+    assert not any(t.grad_stale for step in ledger[:6] for t in step.values())
+    stale = [a for a in ledger.alarms if a.code == "stale-gradient"]
+    assert {(a.name, a.step) for a in stale} == {("right.weight", 6), ("right.bias", 6)}
+
+
 @pytest.mark.parametrize("made_by", ["set_to_none=False", "0 * loss", "grad.zero_()"])
 @pytest.mark.parametrize("name", BY_STATE)
 def test_a_gradient_of_zeros(name, made_by):
