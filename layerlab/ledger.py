@@ -66,12 +66,13 @@ def watch(
         raise TypeError(f"watch needs a torch.nn.Module, not {type(model).__name__}")
     if not optimizers:
         raise ValueError("watch needs the optimizer too: watch(model, optimizer)")
-    for optimizer in optimizers:
+    given: tuple[Any, ...] = optimizers
+    for optimizer in given:
         if not isinstance(optimizer, Optimizer):
-            raise TypeError(
-                f"watch takes optimizers after the model, not {type(optimizer).__name__}"
-                + ("; give it the scheduler's optimizer" if hasattr(optimizer, "optimizer") else "")
-            )
+            hint = "; give it the scheduler's optimizer" if hasattr(optimizer, "optimizer") else ""
+            if isinstance(optimizer, (list, tuple)):
+                hint = "; give them one by one: watch(model, *optimizers)"
+            raise TypeError(f"watch takes optimizers after the model, not {type(optimizer).__name__}{hint}")
     if len({id(o) for o in optimizers}) < len(optimizers):
         raise ValueError("the same optimizer was given twice")
     if explain != "all" and (not isinstance(explain, int) or explain < 1):

@@ -83,7 +83,9 @@ def _tracks(earlier: Sequence[Step], shown: Sequence[Step], alarmed: frozenset[s
             past[name][t.reason] += 1
     for step in (*earlier, *shown):
         latest.update(step.tensors)
-        marked |= {name for name, t in step.tensors.items() if is_alarmed(t, alarmed)}
+        here = alarmed_names(step.alarms)  # a module's alarm is about what moved while it held
+        marked |= {name for name, t in step.tensors.items() if is_alarmed(t, here)}
+    marked |= {name for name, t in latest.items() if not alarmed.isdisjoint((name, *t.info.names))}
     return [
         _Track(t, past[name], tuple(step.tensors.get(name) for step in shown), name in marked)
         for name, t in latest.items()

@@ -227,3 +227,17 @@ def test_a_tensor_that_appears_later_has_an_empty_cell_before():
     steps = [step(tensor("a", ratio=0.1)), step(tensor("a", ratio=0.1), tensor("b", ratio=0.1), index=1)]
     rows = [[cell.text for cell in row.cells] for row in describe_steps(steps, []).tables[0].rows]
     assert rows == [["a", "●", "●"], ["b", "", "●"]]
+
+
+def test_an_alarm_about_a_module_marks_what_moved_while_it_held():
+    def moved(reason=Reason.GRADIENT, **facts):
+        return [
+            tensor("norm.weight", reason, **facts),
+            tensor("norm.running_mean", Reason.FORWARD, 0.1, kind="buffer"),
+        ]
+
+    alarm = Alarm("frozen-buffers-moved", "alarm", "norm", 1, "its buffers moved", "", "norm.eval()")
+    frozen = {"frozen": "requires_grad", "grad": "none"}
+    steps = [step(*moved(ratio=0.1)), step(*moved(Reason.NO_GRADIENT, **frozen), index=1, alarms=[alarm])]
+    marks = [row.cells[0].mark for row in describe_steps(steps, [alarm]).tables[0].rows]
+    assert [ALARM in mark for mark in marks] == [False, True]
