@@ -12,7 +12,7 @@ from layerlab.show.fold import SMALL, Item, fold
 from layerlab.show.matrix import SHOWN
 from layerlab.show.page import Cell, Column, Description, Fold, Row, Table
 from layerlab.show.warn import alarmed_names, is_alarmed
-from layerlab.show.words import MISSING, NO_STEP, plural, printable
+from layerlab.show.words import MISSING, NO_STEP, plural, precise, printable, short
 
 DIFFERS = "≠"
 """Marks a tensor that moves or stays for another reason on the other side."""
@@ -94,9 +94,12 @@ class _Pair:
 
     @property
     def where(self) -> int:
-        """The last step in which it behaves differently."""
-        tales = zip(self.left.tale, self.right.tale, strict=True)
-        return max(step for step, (a, b) in enumerate(tales) if a != b)
+        """The last step in which it behaves differently, or else moves by another amount."""
+        tales = list(enumerate(zip(self.left.tale, self.right.tale, strict=True)))
+        if differ := [step for step, (a, b) in tales if a != b]:
+            return differ[-1]
+        sizes = enumerate(zip(self.left.steps, self.right.steps, strict=True))
+        return max(step for step, (a, b) in sizes if not _same_size(a, b))
 
     @property
     def kind(self) -> tuple[object, ...]:
@@ -161,14 +164,16 @@ def _table(
     shown = [*pairs, *([] if folded else equal)]
     items = [Item(pair.name, pair.kind, False) for pair in shown]
     groups = [(group.label, [shown[at] for at in group.positions]) for group in fold(items)]
-    with_why = any(pair.mark == DIFFERS for pair in shown)
+    with_why = any(pair.mark for pair in shown)
     columns = [Column("tensor", code=True, names=True)]
     columns += [
         Column(side, f"one symbol a step: {_span(run)}") for side, run in zip(SIDES, runs, strict=True)
     ]
     columns += [Column("last difference", "in which step, and why each side did what it did")] * with_why
     columns += [
-        Column(f"{RATIO.column.title.partition(' ')[0]} {side}", "of the last step: a ratio", "right", True)
+        Column(
+            f"last {RATIO.column.title.partition(' ')[0]} {side}", "of the last step: a ratio", "right", True
+        )
         for side in SIDES
     ]
     both = [_span(run) for run in runs]
@@ -215,9 +220,14 @@ def _symbols(side: _Side) -> Cell:
 
 
 def _why(pair: _Pair) -> Cell:
-    if pair.mark != DIFFERS:
+    if not pair.mark:
         return Cell("")
     sides = (pair.left.steps[pair.where], pair.right.steps[pair.where])
+    if pair.mark == RESIZED:
+        sizes = [t.delta_norm if t else 0.0 for t in sides]
+        few = [short(size) for size in sizes]
+        said = few if few[0] != few[1] else [precise(size) for size in sizes]
+        return Cell(f"step {pair.where}: ‖Δ‖ {said[0]} {DIFFERS} {said[1]}", "the same reasons")
     words = [symbol_and_word(t.reason) if t else MISSING for t in sides]
     hover = [f"{side}: {ALPHABET[t.reason].sentence}" for side, t in zip(SIDES, sides, strict=True) if t]
     return Cell(f"step {pair.where}: {words[0]} {DIFFERS} {words[1]}", "; ".join(hover))

@@ -14,6 +14,7 @@ from layerlab.show.words import blocks, some
 _LEFT = 'align="left" style="text-align:left"'
 _HEAD = 'align="left" style="text-align:left;font-weight:normal"'
 _CAPTION = 'align="left" style="text-align:left;white-space:nowrap"'
+_LONG = 90  # signs: a caption that is no wider than most tables need not break, a longer one must be able to
 _RIGHT = 'align="right" style="text-align:right"'
 _TABLE = 'style="margin-left:0"'  # JupyterLab centres a table in a widget
 
@@ -56,7 +57,8 @@ def _table(table: Table) -> Iterator[str]:
             yield f"<details><summary>{escape(table.title)}</summary>"
         yield f"<table {_TABLE}>"
         if not table.folded:
-            yield f"<caption {_CAPTION}>{escape(table.title)}</caption>"
+            style = _CAPTION if len(table.title) <= _LONG else _LEFT
+            yield f"<caption {style}>{escape(table.title)}</caption>"
         yield f"<thead><tr>{''.join(map(_heading, table.columns))}</tr></thead>"
         yield "<tbody>"
         yield from (_row(row, table.columns) for row in table.rows)

@@ -49,7 +49,7 @@ def test_what_differs_stands_first_with_both_reasons_and_amounts():
     found = rows(two_tasks(), held())
     assert list(found.items()) == [
         ("hidden_task1.weight", (DIFFERS, "● ▲", "● ○", "step 1: ▲ momentum ≠ ○ no gradient", "0.067", "0")),
-        ("output.weight", (RESIZED, "● ●", "● ●", "", "0.001", "0.002")),
+        ("output.weight", (RESIZED, "● ●", "● ●", "step 1: ‖Δ‖ 0.002 ≠ 0.004", "0.001", "0.002")),
         ("hidden_task2.weight", ("", "○ ●", "○ ●", "", "1", "1")),
     ]
 
