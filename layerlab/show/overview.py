@@ -25,11 +25,15 @@ from layerlab.show.words import plural, printable
 
 BUDGET = 64 * 1024
 """Bytes that one overview takes at most, where a single step fits into them."""
+STRETCHES = 200
+"""Stretches of steps with alarms that are sent at most."""
 LONGEST = 500
 """Steps that one overview holds at most."""
 ABSENT = 0xFFFF
 """Stands for the facts of a tensor that was not there in a step."""
 UNKNOWN_SHARE = 255
+LITTLE = 254
+"""Stands for a share that is not zero and less than one per cent."""
 _ROW = np.dtype([("facts", "<u2"), ("ratio", "<f4"), ("shares", "u1", (3,))])
 
 
@@ -39,8 +43,8 @@ class Overview:
     `window` gives what is sent: plain data for JSON, and bytes. The bytes hold for each step, and in it for
     each tensor in the order of ``tensors``: the number of its facts (uint16, 65535: not there), ‖Δ‖/‖w‖
     (float32; for an integer counter: by how much it moved), and the shares of the gradient, momentum and
-    weight-decay parts in per cent (uint8, 255: not measured). Little-endian, all facts first, then all
-    ratios, then all shares.
+    weight-decay parts in per cent (uint8; 254: below one, 255: not measured). Little-endian, all facts
+    first, then all ratios, then all shares.
     """
 
     def __init__(self) -> None:
@@ -66,9 +70,9 @@ class Overview:
         Returns
         -------
         dict
-            ``count``: steps recorded in all; ``first``: the first one that is sent; ``alarm``: the first one
-            with an alarm, or None; ``steps``, ``tensors``, ``facts``, ``warns``, ``letters``: plain data;
-            ``rows``: bytes.
+            ``count``: steps recorded in all; ``first``: the first one that is sent; ``alarms``: stretches of
+            steps with alarms, first and last, the first 200 of them; ``steps``, ``facts``, ``warns``,
+            ``letters``: plain data; ``rows``: bytes.
         """
         count = len(self._rows)
         around = count - 1 if around is None else around
@@ -79,6 +83,25 @@ class Overview:
             if length <= 1 or _size(sent) <= BUDGET:
                 return sent
             length = length * 4 // 5
+
+    def tensors(self) -> list[list[Any]]:
+        """Describe the tensors, in the order of the rows: sent apart, for they hardly ever change.
+
+        Each is a list: name, kind, shape, dtype, module type, names that it is tied to; and the name as it is
+        where that cannot be printed.
+        """
+        return [_described(info) for info in self._tensors.values()]
+
+    def _alarms(self) -> list[list[int]]:
+        stretches: list[list[int]] = []
+        for index, head in enumerate(self._heads):
+            if not head["alarms"]:
+                continue
+            if stretches and stretches[-1][1] == index - 1:
+                stretches[-1][1] = index
+            else:
+                stretches.append([index, index])
+        return stretches[:STRETCHES]
 
     def _pack(self, first: int, last: int) -> dict[str, Any]:
         tables = [self._table(row) for row in self._rows[first:last]]
@@ -92,9 +115,8 @@ class Overview:
         return {
             "count": len(self._rows),
             "first": first,
-            "alarm": next((i for i, head in enumerate(self._heads) if head["alarms"]), None),
+            "alarms": self._alarms(),
             "steps": [head | {"warns": [warned.index(i) for i in head["warns"]]} for head in heads],
-            "tensors": [_described(info) for info in self._tensors.values()],
             "facts": [self._said[i] for i in used],
             "warns": [asdict(warns[i]) for i in warned],
             "letters": {
@@ -158,7 +180,6 @@ class Overview:
 
 
 def _described(info: TensorInfo) -> list[Any]:
-    """Name, kind, shape, dtype, module type, names that it is tied to; the name as it is where it differs."""
     shape = "×".join(map(str, info.shape)) or "scalar"
     tied = [printable(name) for name in info.names if name != info.name]
     said = [printable(info.name), info.kind, shape, info.dtype, printable(info.module_type), tied]
@@ -178,6 +199,7 @@ def _facts_of(t: TensorStep, *, alarmed: bool, surprising: bool) -> dict[str, An
         "marks": name_cell([t], t.name, alarmed=alarmed).mark,
         "alarmed": alarmed,
         "surprising": surprising,
+        "parameter": parameter,
         "counter": is_counter(t),
         "sampled": t.parts is not None and t.parts.sampled,
         "place": None if t.group is None else f"{t.optimizer}.{t.group}",
@@ -219,7 +241,7 @@ def _shares(t: TensorStep) -> tuple[int, int, int]:
     total = sum(norms)
     if not math.isfinite(total) or total <= 0:
         return (UNKNOWN_SHARE,) * 3
-    first, second, third = (round(100 * norm / total) for norm in norms)
+    first, second, third = (LITTLE if 0 < norm < total / 100 else round(100 * norm / total) for norm in norms)
     return first, second, third
 
 

@@ -48,7 +48,7 @@ function tell(model, message) {
     turn.next += 1;
     return true;
   } catch {
-    model.set("error", "no kernel is running: restart it, then run this cell again");
+    model.set("error", "the kernel of this output is gone: run its cell again");
     return false;
   }
 }

@@ -2,12 +2,13 @@
 
 const ABSENT = 0xffff;
 const NOT_MEASURED = 255;
+const LITTLE = 254; // a share of less than one per cent
 const KEPT_BYTES = 2 * 1024 * 1024; // of one tensor's pictures; more are not asked for
 const FLAT = 20; // as many tensors are shown without folding
 
 /** Wrap an overview: `row(step, tensor)` gives what happened to a tensor, or null. */
-function readOverview(sent) {
-  const tensors = sent.tensors.length;
+function readOverview(sent, described) {
+  const tensors = described.length;
   const cells = tensors * sent.steps.length;
   const row = (step, tensor) => {
     const at = (step - sent.first) * tensors + tensor;
@@ -15,16 +16,17 @@ function readOverview(sent) {
     const number = sent.rows.getUint16(2 * at, true);
     if (number === ABSENT) return null;
     const shares = [0, 1, 2].map((part) => sent.rows.getUint8(6 * cells + 3 * at + part));
+    if (shares[0] === NOT_MEASURED) shares.length = 0;
     return {
       facts: sent.facts[number],
       ratio: sent.rows.getFloat32(2 * cells + 4 * at, true),
-      shares: shares[0] === NOT_MEASURED ? null : shares,
+      shares: shares.map((share) => (share === LITTLE ? 0.5 : share)),
     };
   };
   const head = (step) => sent.steps[step - sent.first] ?? null;
   const last = sent.first + sent.steps.length - 1;
-  const raw = sent.tensors.map((tensor) => tensor[6] ?? tensor[0]);
-  return { ...sent, last, row, head, raw };
+  const raw = described.map((tensor) => tensor[6] ?? tensor[0]);
+  return { ...sent, tensors: described, last, row, head, raw };
 }
 
 /** Group names into rows: modules that hold several tensors become rows of their own. */
@@ -111,7 +113,8 @@ function closeups(ask) {
       if (!piece) return null;
       const scale = (channel) =>
         Math.max(...pieces.map(({ pictures }) => pictures.scales?.[pictures.channels.indexOf(channel)] ?? 0));
-      return { ...piece, numbers: piece.numbers[step], scale };
+      const count = pieces.reduce((sum, { pictures }) => sum + (pictures.steps?.length ?? 0), 0);
+      return { ...piece, pictures: { ...piece.pictures, count }, numbers: piece.numbers[step], scale };
     },
     /** Ask for the step that is shown, or else for the nearest that is missing. */
     askFor(step, steps) {

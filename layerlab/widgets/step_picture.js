@@ -92,10 +92,12 @@ function writeCells(pen, values, { columns }, scale, sharp) {
   });
 }
 
-/** At most seven characters, which fit into a cell: `0.043`, `-6e-4`. */
+/** At most seven characters, which fit into a cell: `0.043`, `-3.7e-4`. */
 function inFewSigns(value) {
   const said = short(value);
-  return said.length > 7 ? value.toExponential(0).replace("e+", "e") : said;
+  if (!said.includes("e") && said.length <= 7) return said;
+  const written = [1, 0].map((digits) => value.toExponential(digits).replace("e+", "e").replace(".0e", "e"));
+  return written.find((one) => one.length <= 7) ?? written[1];
 }
 
 /** All pictures of one tensor in one step; `scaleOf(name)` says what full colour means. Returns the node. */
@@ -128,8 +130,9 @@ function stepPictures(pictures, step, scaleOf, letters) {
   const isZero = (name) => numbers[name].every((value) => value === 0);
   const moved = pictures.moved[pictures.steps.indexOf(step)];
   const of = `${moved} of ${pictures.total} element${pictures.total === 1 ? "" : "s"} moved`;
-  const both = `scale ±${short(scales.before)}, one for both`;
-  const delta = moved ? `${of}, scale ±${short(ofDelta)}` : "did not move: 0 everywhere";
+  const over = pictures.count > 1 ? " in all steps" : ""; // one scale: a slide shows what changes
+  const both = `scale ±${short(scales.before)}, one for both${over}`;
+  const delta = moved ? `${of}, scale ±${short(ofDelta)}${over}` : "did not move: 0 everywhere";
   const rows = [[draw("before", scales.before, both), draw("after", scales.before, both), draw("Δ", ofDelta, delta)]];
   const there = parts.filter((name) => !isZero(name));
   if (moved && there.length) {
@@ -140,7 +143,7 @@ function stepPictures(pictures, step, scaleOf, letters) {
     rows.push([sum, ...shown.map((name) => draw(name, ofDelta, `scale ±${short(ofDelta)}, as Δ`))]);
   }
   if (others.length)
-    rows.push(others.map((name) => draw(name, scales[name], isZero(name) ? "0 everywhere" : `scale ±${short(scales[name])}`)));
+    rows.push(others.map((name) => draw(name, scales[name], isZero(name) ? "0 everywhere" : `scale ±${short(scales[name])}${over}`)));
   const notes = [...pictures.notes, "blue is negative, white exactly 0, orange positive"];
   return make(
     "div",

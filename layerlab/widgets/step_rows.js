@@ -176,7 +176,7 @@ function drawModule(row, overview, step, shown) {
     ` ${row.below.length} tensors`,
   );
   const moving = there.filter((one) => one.facts.moved && !one.facts.counter);
-  const learned = moving.filter((one) => one.facts.place !== null); // not running statistics, where there is other
+  const learned = moving.filter((one) => one.facts.parameter); // not running statistics, where there is other
   const sizes = learned.length ? learned : moving;
   const largest = sizes.reduce((best, one) => (best && best.ratio >= one.ratio ? best : one), null);
   moved.replaceChildren(...(largest ? bar(largest.facts, largest.ratio, overview.letters) : []));
@@ -192,7 +192,21 @@ function drawModule(row, overview, step, shown) {
     return make("span", { class: "layerlab-count" }, `${count} `, symbol(letter, word));
   });
   why.replaceChildren(...said);
-  strip.replaceChildren();
+  strip.replaceChildren(...shown.map((one) => usual(row, overview, one, step)));
+}
+
+/** What happened to most of a module's parameters in a step (of its buffers, where it has nothing else). */
+function usual(row, overview, one, step) {
+  const there = row.below.map((tensor) => overview.row(one, tensor)).filter(Boolean);
+  const learned = there.filter(({ facts }) => facts.parameter);
+  const counts = new Map();
+  for (const { facts } of learned.length ? learned : there)
+    counts.set(facts.reason, (counts.get(facts.reason) ?? 0) + 1);
+  const most = [...counts].sort(([, a], [, b]) => b - a);
+  const attributes = { class: one === step ? "layerlab-now" : "" };
+  if (!most.length) return make("span", attributes, " ");
+  const said = most.map(([reason, count]) => `${count} ${overview.letters[reason].word}`).join(", ");
+  return make("span", { ...attributes, title: `step ${one}: ${said}` }, symbol(overview.letters[most[0][0]], ""));
 }
 
 function marks(signs) {
@@ -221,11 +235,21 @@ function sized(facts, ratio) {
   return ratio === Infinity ? "inf (was 0)" : short(ratio);
 }
 
+/** The shares of Δ's parts, the largest first. */
+function sharesOf(shares) {
+  const there = shares.map((share, i) => [PARTS_OF_DELTA[i], share]).filter(([, share]) => share);
+  return there.sort(([, a], [, b]) => b - a);
+}
+
+function percent(share) {
+  return share < 1 ? "<1%" : `${share}%`;
+}
+
 /** The shares of Δ's parts, where more than one takes part. */
 function parts({ facts, shares }, letters) {
-  const there = shares ? PARTS_OF_DELTA.map((name, i) => [name, shares[i]]).filter(([, share]) => share) : [];
+  const there = sharesOf(shares);
   if (there.length < 2) return [];
-  const said = there.map(([name, share]) => symbol({ ...letters[name], word: "" }, `${share}% `));
-  const sentence = `shares of Δ's parts: ${there.map(([name, share]) => `${name} ${share}%`).join(", ")}`;
+  const said = there.map(([name, share]) => symbol({ ...letters[name], word: "" }, `${percent(share)} `));
+  const sentence = `shares of Δ's parts: ${there.map(([name, share]) => `${name} ${percent(share)}`).join(", ")}`;
   return [make("span", { class: "layerlab-aside", title: sentence }, facts.sampled ? "~" : "", ...said)];
 }

@@ -3,7 +3,7 @@
 const PACE = 600; // milliseconds a step while playing
 
 function render({ model, el }) {
-  let overview = readOverview(model.get("overview"));
+  let overview = readOverview(model.get("overview"), model.get("tensors"));
   let timer = null;
   const near = closeups((step) => tell(model, { more: step }));
   const newest = () => overview.count - 1;
@@ -63,16 +63,20 @@ function render({ model, el }) {
   function drawAlarms(step, head) {
     const warns = head ? head.warns.map((i) => overview.warns[i]) : [];
     alarms.replaceChildren(...warns.map((warn) => drawWarn(warn, rows.reveal)));
-    if (!head?.alarms && overview.alarm !== null) {
-      const there = control("button", { type: "button", onclick: () => go(overview.alarm) }, `step ${overview.alarm}`);
+    if (!head?.alarms && overview.alarms.length) {
+      const first = overview.alarms[0][0];
+      const there = control("button", { type: "button", onclick: () => go(first) }, `step ${first}`);
       alarms.append(make("p", {}, "⚠ first alarm of this run: ", there));
     }
   }
 
   function drawTicks() {
-    const span = Math.max(newest(), 1);
-    const marked = overview.steps.map((head, i) => (head.alarms ? overview.first + i : -1)).filter((i) => i >= 0);
-    ticks.replaceChildren(...marked.map((step) => make("span", { style: `left: ${(100 * step) / span}%` }, "⚠")));
+    const percent = (step) => (100 * step) / Math.max(newest(), 1);
+    const marked = overview.alarms.flatMap(([first, last]) => [
+      make("span", { style: `left: ${percent(first)}%` }, "⚠"),
+      first === last ? null : make("i", { style: `left: ${percent(first)}%; width: ${percent(last - first)}%` }),
+    ]);
+    ticks.replaceChildren(...marked.filter(Boolean));
   }
 
   function drawLegend(step) {
@@ -105,7 +109,7 @@ function render({ model, el }) {
   }
 
   const redraw = () => {
-    overview = readOverview(model.get("overview"));
+    overview = readOverview(model.get("overview"), model.get("tensors"));
     drawTicks();
     draw();
   };
@@ -174,12 +178,19 @@ function drawCloser(node, overview, near, step, tensor) {
   const here = near.find(overview.raw[tensor], step);
   const said = [...facts.said, ...lr, ...Object.entries(here?.numbers ?? {})];
   const list = make("dl", {}, ...said.map(([word, value]) => make("div", {}, make("dt", {}, word), make("dd", {}, value))));
-  const why = make("p", {}, symbol(letter, letter.sentence));
+  const why = make("p", {}, symbol(letter, letter.sentence), ...mostly(happened, overview.letters));
   const found = [heading, why, list];
   if (!here) found.push(make("p", { "aria-busy": "true" }, "the running kernel sends the values of this step …"));
   else if (here.pictures.steps?.includes(step)) found.push(stepPictures(here.pictures, step, here.scale, overview.letters));
   else found.push(make("p", {}, notKept(here.why_not, step)));
   node.replaceChildren(...found);
+}
+
+/** Where another part of Δ is larger than the one that the reason names. */
+function mostly({ facts, shares }, letters) {
+  const [largest] = sharesOf(shares);
+  if (!largest || largest[0] === facts.reason) return [];
+  return ["; most of Δ is ", symbol(letters[largest[0]]), ` (${percent(largest[1])})`];
 }
 
 function notKept(why, step) {

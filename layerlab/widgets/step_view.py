@@ -67,9 +67,9 @@ class StepView(Drawn):
 
     Notes
     -----
-    An overview takes at most 64 KiB: the newest steps that fit, others are sent when the slider asks for
-    them. So do the pictures of a tensor, whatever its size: those of the step shown and of its neighbours;
-    the page asks for the other steps by and by, and keeps up to 2 MiB of them.
+    An overview takes at most 64 KiB, besides the tensors' names: the newest steps that fit, others are sent
+    when the slider asks for them. So do the pictures of a tensor, whatever its size: those of the step shown
+    and of its neighbours; the page asks for the other steps by and by, and keeps up to 2 MiB of them.
     """
 
     _esm = front_end("dom.js", "step_data.js", "step_rows.js", "step_picture.js", "step_view.js")
@@ -77,6 +77,7 @@ class StepView(Drawn):
 
     _at_once = True  # it only reads: rows can be opened while a loop runs
 
+    tensors: traitlets.List[Any] = traitlets.List().tag(sync=True)
     overview = traitlets.Dict().tag(sync=True)
     closeup = traitlets.Dict().tag(sync=True)
     recording = traitlets.Bool().tag(sync=True)
@@ -157,6 +158,7 @@ class StepView(Drawn):
     def _send_overview(self, around: int | None = None) -> None:
         self._encoder.read(self._ledger)
         with self.hold_sync():
+            self.tensors = self._encoder.tensors()
             self.overview = self._encoder.window(around)
             self.recording = self._ledger.recording
 

@@ -102,7 +102,7 @@ def test_without_a_kernel_a_flip_breaks_nothing_and_a_restart_heals_all(lesson):
         assert [said for said in lesson.console_errors if not said.startswith(theirs)] == []
         lesson.console_errors.clear()
     assert lesson.errors() == []
-    drawn_by_us = lesson.page.get_by_text("no kernel is running: restart it").locator("visible=true")
+    drawn_by_us = lesson.page.get_by_text("the kernel of this output is gone").locator("visible=true")
     assert drawn_by_us.count() == 2  # predict and panel
     assert not lesson.page.get_by_role("checkbox", name=re.compile("head.weight")).first.is_checked()
     assert lesson.page.get_by_role("treeitem", name="body").first.get_attribute("aria-checked") == "false"

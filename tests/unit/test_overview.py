@@ -14,7 +14,7 @@ from layerlab.show.overview import ABSENT, BUDGET, LONGEST, Overview
 def window(steps, around=None):
     overview = Overview()
     overview.read(steps)
-    return overview.window(around)
+    return overview.window(around) | {"tensors": overview.tensors()}
 
 
 def rows(sent):
@@ -34,7 +34,7 @@ def rows(sent):
 
 
 def size(sent):
-    plain = {key: value for key, value in sent.items() if key != "rows"}
+    plain = {key: value for key, value in sent.items() if key not in ("rows", "tensors")}  # sent apart
     return len(json.dumps(plain, ensure_ascii=False, allow_nan=False).encode()) + len(sent["rows"])
 
 
@@ -56,7 +56,7 @@ def test_what_is_sent_is_what_was_recorded():
     assert found[1, "hidden_task1.weight"][0]["alarmed"]
     assert found[1, "hidden_task1.weight"][0]["asides"] == ["grad zero"]
     assert found[0, "hidden_task2.weight"][0]["asides"] == []  # "no gradient" says it already
-    assert (sent["count"], sent["first"], sent["alarm"]) == (2, 0, 1)
+    assert (sent["count"], sent["first"], sent["alarms"]) == (2, 0, [[1, 1]])
     first, second = sent["steps"]
     assert (first["warns"], second["warns"]) == ([], [0])
     assert sent["warns"][0]["cure"] == FROZEN_BUT_MOVED.cure
@@ -68,6 +68,7 @@ def test_every_reason_has_its_letter_and_special_numbers_survive():
     odd += [tensor("from zero", ratio=1.0, weight_norm=0.0), tensor("nan", ratio=math.nan, moved=True)]
     odd += [tensor("counter", Reason.FORWARD, 3.0, kind="buffer", dtype="int64")]
     odd += [tensor("backwards", ratio=0.1, parts=Parts(1.0, 0.5, 0.0, -1.0, 4, 12))]
+    odd += [tensor("hardly its gradient", ratio=0.1, parts=Parts(0.005, 1.0, 0.0, -0.5, 4, 4))]
     sent = window([step(*odd)])
     found = rows(sent)
     assert {facts["reason"] for facts, _, _ in found.values()} == set(sent["letters"])
@@ -77,6 +78,7 @@ def test_every_reason_has_its_letter_and_special_numbers_survive():
     facts, _, shares = found[0, "backwards"]
     assert "against its gradient" in facts["asides"]
     assert (facts["sampled"], shares) == (True, (67, 33, 0))
+    assert found[0, "hardly its gradient"][2] == (254, 100, 0)  # not nothing, and less than one per cent
     size(sent)  # is JSON: no NaN among the plain data
 
 
@@ -93,10 +95,10 @@ def test_it_reads_on_where_it_stopped():
     for upto in (0, 3, 3, 9):
         overview.read(steps[:upto])
         assert len(overview) == upto
-    assert overview.window() == window(steps)
+    assert overview.window() | {"tensors": overview.tensors()} == window(steps)
 
 
-@pytest.mark.parametrize(("tensors", "count"), [(4, 2000), (122, 60), (500, 9), (3000, 2)])
+@pytest.mark.parametrize(("tensors", "count"), [(4, 2000), (122, 60), (727, 9), (9000, 2)])
 def test_it_keeps_to_its_budget(tensors, count):
     alarms = [Alarm(f"code{i}", "alarm", f"layer{i}", 0, "what " * 9, "why " * 9, "cure") for i in range(9)]
     steps = [step(*network(tensors), index=i, alarms=alarms) for i in range(count)]
@@ -107,9 +109,18 @@ def test_it_keeps_to_its_budget(tensors, count):
     middle = window(steps, around=count // 2)
     assert middle["first"] <= count // 2 < middle["first"] + len(middle["steps"])
     assert window(steps, around=0)["first"] == 0
-    assert len(sent["steps"]) > 1 or tensors == 3000
+    assert len(sent["steps"]) > 4 or tensors == 9000
 
 
 def test_nothing_recorded_yet():
     sent = window([])
-    assert (sent["count"], sent["steps"], sent["rows"], sent["alarm"]) == (0, [], b"", None)
+    assert (sent["count"], sent["steps"], sent["rows"], sent["alarms"]) == (0, [], b"", [])
+
+
+def test_alarms_of_steps_that_are_not_sent_are_marked_too():
+    alarm = [Alarm("code", "alarm", "layer0", 0, "what", "why", "cure")]
+    notice = [Alarm("code", "notice", "layer0", 0, "what", "why", "cure")]
+    steps = [step(*network(200), index=i, alarms=alarm if i in (3, 4, 5, 90) else notice) for i in range(99)]
+    sent = window(steps)
+    assert sent["first"] > 5
+    assert sent["alarms"] == [[3, 5], [90, 90]]
