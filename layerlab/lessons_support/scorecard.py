@@ -34,6 +34,10 @@ class Scorecard:
         """Enter the score of a prediction, unless it has one already."""
         self._entries.setdefault((question, tuple(names)), Entry(question, score.right, score.total))
 
+    def first(self, question: str, names: Iterable[str]) -> Entry | None:
+        """How the first answer to this prediction fared; None before it was scored."""
+        return self._entries.get((question, tuple(names)))
+
     def reset(self) -> None:
         """Start anew: forget every score."""
         self._entries.clear()
@@ -57,7 +61,7 @@ class Scorecard:
     def line(self) -> str:
         """The sum in one line: ``this lesson so far: 11 of 14 right in 3 predictions``."""
         if not self._entries:
-            return "this lesson so far: no prediction scored yet"
+            return "this lesson so far: no prediction locked in and scored yet"
         counted = plural(len(self._entries), "prediction")
         return f"this lesson so far: {self.right} of {self.total} right in {counted}"
 

@@ -21,6 +21,7 @@ from layerlab.widgets.base import shown_errors
 from layerlab.widgets.drawn import Drawn, front_end
 
 OUTDATED = "outdated: the ticks have changed since; call check(step) again"
+UNCOUNTED = "; not locked in, so it does not count"
 OPEN, LOCKED, RUNNING, SCORED = "open", "locked", "running", "scored"
 
 Steps = Step | Sequence[Step]
@@ -29,8 +30,8 @@ Steps = Step | Sequence[Step]
 class Predict(Drawn):
     """One tick box a tensor: which of them will move? `check` compares the ticks with a step of a ledger.
 
-    The answer is locked in by its button, or by `check`. Its first score counts for the lesson (see
-    `layerlab.lessons_support.scorecard`).
+    The answer is locked in by its button. The first score of an answer that was locked in counts for the
+    lesson (see `layerlab.lessons_support.scorecard`); boxes that nobody locked in are compared all the same.
 
     >>> predict = Predict(net)  # doctest: +SKIP
     >>> predict.tick("output.weight")  # doctest: +SKIP
@@ -94,6 +95,7 @@ class Predict(Drawn):
         self.score: Score | None = None
         self._run = run
         self._checked: tuple[str, ...] = ()
+        self._counts = False
         self._marks: list[dict[str, Any]] = []
         self._groups = groups(self.names)
         chosen = self._positions(ticked)
@@ -172,7 +174,9 @@ class Predict(Drawn):
             self.score, self.verdict, self.stage = None, {}, OPEN
 
     def check(self, step: Steps) -> Score:
-        """Lock in what is ticked, compare it with what moved in a step; show the verdict and return it.
+        """Compare what is ticked with what moved in a step; show the verdict and return it.
+
+        It counts for the lesson only if the answer had been locked in.
 
         Parameters
         ----------
@@ -191,7 +195,10 @@ class Predict(Drawn):
             answers = {answer.fact.name: answer for answer in result.answers}
             facts = one_step(step)
             self._marks = [_mark(answers[facts[name].name]) for name in self.names]
-            scorecard().note(self.question, self.names, result)
+            if self.stage != SCORED:
+                self._counts = self.stage in (LOCKED, RUNNING)
+            if self._counts:
+                scorecard().note(self.question, self.names, result)
             self.score, self._checked = result, ticked
             self.stage = SCORED
             self._show_verdict()
@@ -238,8 +245,14 @@ class Predict(Drawn):
         if self.score is None:
             return
         said = OUTDATED if self.outdated else f"{self.score.right} of {self.score.total} right"
+        first = scorecard().first(self.question, self.names)
+        if not self._counts:
+            said += UNCOUNTED
+        elif first is not None and first.right != self.score.right:
+            said += f"; at the first try {first.right}, which counts"
         marks = [] if self.outdated else self._marks
-        self.verdict = {"said": said, "lesson": scorecard().line, "marks": marks}
+        lesson = scorecard().line if scorecard().entries else ""
+        self.verdict = {"said": said, "lesson": lesson, "marks": marks}
 
     def _as_text(self) -> str:
         text = f"Predict: {len(self.ticked)} of {len(self.names)} ticked"

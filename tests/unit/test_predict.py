@@ -264,6 +264,7 @@ def test_checking_scores_and_shows_the_verdict(predict, ledger):
     assert predict.verdict == {}
     assert predict.score is None
     predict.tick("right.weight", "out.weight", "norm.running_mean", "norm.running_var")
+    predict.lock_in()
     score = predict.check(ledger[1])
     assert predict.score is score
     assert (score.right, score.total) == (4, 5)
@@ -297,6 +298,7 @@ def test_a_tensor_that_stayed_has_its_reason_too(predict, ledger):
 
 def test_ticking_after_a_check_outdates_the_verdict_until_the_next(predict, ledger):
     predict.tick(*ASKED)
+    predict.lock_in()
     first = predict.check(ledger[1])
     assert (first.right, predict.verdict["said"]) == (5, "5 of 5 right")
     predict.untick("left.weight")
@@ -342,16 +344,34 @@ def test_a_step_that_cannot_be_scored_is_refused_and_said(predict, ledger):
 
 def test_the_first_score_of_each_prediction_counts_for_the_lesson(ledger):
     first = Predict(Branches(), "first", ticked=ASKED)
+    first.lock_in()
     first.check(ledger[1])
     assert first.verdict["lesson"] == "this lesson so far: 5 of 5 right in 1 prediction"
     second = Predict(Branches(), "second")
+    second.lock_in()
     second.check(ledger[1])
     second.try_again()
     second.tick(*ASKED)
+    second.lock_in()
     assert second.check(ledger[1]).right == 5
+    assert second.verdict["said"] == "5 of 5 right; at the first try 0, which counts"
     assert second.verdict["lesson"] == "this lesson so far: 5 of 10 right in 2 predictions"
-    Predict(Branches(), "second", ticked=ASKED).check(ledger[1])  # its cell was run again
+    again = Predict(Branches(), "second", ticked=ASKED)  # its cell was run again
+    again.lock_in()
+    again.check(ledger[1])
     assert (scorecard().right, scorecard().total) == (5, 10)
+
+
+def test_what_nobody_locked_in_is_compared_and_does_not_count(ledger):
+    predict = Predict(Branches(), "nobody", ticked=ASKED)
+    assert predict.check(ledger[1]).right == 5
+    assert predict.verdict["said"] == "5 of 5 right; not locked in, so it does not count"
+    assert (predict.verdict["lesson"], scorecard().entries) == ("", ())
+    predict.try_again()
+    predict.lock_in()
+    predict.check(ledger[1])
+    assert predict.check(ledger[1]).right == 5  # the same cell, run again
+    assert (predict.verdict["said"], scorecard().total) == ("5 of 5 right", 5)
 
 
 def test_the_lesson_s_score_is_in_no_stored_output(predict, ledger):

@@ -33,11 +33,11 @@ def test_only_the_first_score_of_a_prediction_counts(step):
 
 def test_it_starts_anew_when_told(step):
     card = Scorecard()
-    assert card.line == "this lesson so far: no prediction scored yet"
+    assert card.line == "this lesson so far: no prediction locked in and scored yet"
     card.note("one", ASKED, score(ASKED, step))
     assert card.line == "this lesson so far: 5 of 5 right in 1 prediction"
     card.reset()
-    assert card.line == "this lesson so far: no prediction scored yet"
+    assert card.line == "this lesson so far: no prediction locked in and scored yet"
     card.note("one", ASKED, score([], step))
     assert card.right == 0
 
@@ -76,4 +76,4 @@ def test_it_is_shown_as_a_table_in_text_and_html(step):
     assert "script" not in rows.tags
     assert rows.rows[-1].startswith("which?|5 of 5|")
     assert "7 of 10 right in 2 predictions" in html
-    assert "no prediction scored yet" in repr(Scorecard())
+    assert "no prediction locked in and scored yet" in repr(Scorecard())
