@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 import ipywidgets
 
+from layerlab.ledger import Ledger
 from layerlab.widgets.base import shown_errors
 from layerlab.widgets.settings import RUNNING, Options, Settings, Values
+from layerlab.widgets.step_view import StepView
 
 
 class _Shown(Protocol):
@@ -50,10 +52,11 @@ class Explore(Settings):
     def __init__(self, run: Callable[..., _Shown], **settings: Values) -> None:
         self._run = run
         self.result: _Shown | None = None
+        self._live = ipywidgets.VBox()
         super().__init__(settings, [""])
         self.controls = self._sides[""]
         self.add_class("layerlab-explore")
-        self._fill(*self.controls.values(), self._view, self._share, self._keys)
+        self._fill(*self.controls.values(), self._view, self._live, self._share, self._keys)
         self._changed()
 
     @property
@@ -81,6 +84,7 @@ class Explore(Settings):
     def _redraw(self) -> None:
         self._view.value = RUNNING  # an old result beside new settings would be a false one
         self.result = None
+        opened = self._close_live()
         try:
             result = self._run(**self.settings)
             if not hasattr(result, "_repr_html_"):
@@ -88,11 +92,23 @@ class Explore(Settings):
                 raise TypeError(
                     f"{name} must return a ledger, not {type(result).__name__}: is its return missing?"
                 )
-            self._view.value = result._repr_html_()
+            if isinstance(result, Ledger):
+                there = len(result) and opened in result[-1].tensors
+                self._live.children = [StepView(result, tensor=opened if there else "")]
+                self._view.value = ""
+            else:
+                self._view.value = result._repr_html_()
             self.result = result
         finally:
             if self.result is None:  # it raised
                 self._view.value = ""
+
+    def _close_live(self) -> str:
+        """Take the view of the last ledger away; returns the tensor that was opened in it."""
+        views, self._live.children = self._live.children, ()
+        for view in views:
+            view.close()
+        return views[0].tensor if views else ""
 
     def _as_text(self) -> str:
         chosen = ", ".join(f"{name}: {label}" for name, (label,) in self._chosen().items())

@@ -40,9 +40,21 @@ def test_each_change_is_a_fresh_run():
     assert not explore.result[1]["hidden_task1.weight"].moved
     explore.controls["set_to_none"].value = False
     assert explore.result[1]["hidden_task1.weight"].moved
-    assert "▲" in explore._view.value
+    (view,) = explore._live.children
+    assert {facts["reason"] for facts in view.overview["facts"]} >= {"momentum"}
     assert repr(explore).startswith("Explore. optimizer: AdamW, set_to_none: False\n")
     assert explore.result._repr_html_() in explore._repr_mimebundle_()["text/html"]
+
+
+def test_the_tensor_that_was_opened_stays_open_in_the_next_ledger():
+    explore = Explore(two_tasks, optimizer=[torch.optim.SGD, torch.optim.AdamW], set_to_none=[True, False])
+    (first,) = explore._live.children
+    first.tensor = "output.weight"
+    explore.controls["set_to_none"].value = False
+    (second,) = explore._live.children
+    assert (first.comm, second.tensor) == (None, "output.weight")
+    explore.close()
+    assert second.comm is None
 
 
 def test_a_run_that_fails_is_shown_and_raised_and_shows_no_old_result():
@@ -53,7 +65,7 @@ def test_a_run_that_fails_is_shown_and_raised_and_shows_no_old_result():
     with pytest.raises(ValueError, match="Invalid learning rate"):
         explore.controls["lr"].value = -1.0
     assert "Invalid learning rate" in explore._alert.value
-    assert explore._view.value == ""
+    assert (explore._view.value, explore._live.children) == ("", ())
     assert explore.result is None
     explore.controls["lr"].value = 0.1
     assert explore._alert.value == ""
