@@ -29,6 +29,8 @@ def names_asked_about(model_or_names: nn.Module | Iterable[str]) -> dict[str, st
         found = {name: one.name for one in everything if one.name in asked for name in one.names}
     elif isinstance(model_or_names, str):
         raise TypeError(f"give a model or a list of names, such as [{model_or_names!r}], not a str")
+    elif not isinstance(model_or_names, Iterable):
+        raise TypeError(f"give a model or a list of names, not {type(model_or_names).__name__}")
     else:
         names = list(model_or_names)
         found = {name: name for name in names}

@@ -118,7 +118,7 @@ class Predict(Drawn):
         return self.score is not None and self.ticked != self._checked
 
     def tick(self, *names: str) -> None:
-        """Tick boxes, as a click would.
+        """Tick boxes, as a click would; a module's name means all that is asked about of it.
 
         Raises
         ------
@@ -224,13 +224,15 @@ class Predict(Drawn):
             raise RuntimeError("the answer is locked in: call unlock() first, or press “change my mind”")
 
     def _positions(self, names: Iterable[str]) -> set[int]:
-        wanted = [names] if isinstance(names, str) else list(names)
-        unknown = [name for name in wanted if name not in self._first_name]
-        if unknown:
-            near = difflib.get_close_matches(unknown[0], self._first_name, n=3, cutoff=0.4)
-            hint = f"near names: {', '.join(near)}" if near else f"asked about: {listing(self.names)}"
-            raise ValueError(f"no tick box for {unknown[0]!r}; {hint}")
-        return {self.names.index(self._first_name[name]) for name in wanted}
+        found: set[int] = set()
+        for name in [names] if isinstance(names, str) else list(names):
+            meant = [one for one in self._first_name if one == name or one.startswith(f"{name}.")]
+            if not meant:
+                near = difflib.get_close_matches(name, self._first_name, n=3, cutoff=0.4)
+                hint = f"near names: {', '.join(near)}" if near else f"asked about: {listing(self.names)}"
+                raise ValueError(f"no tick box for {name!r}; {hint}")
+            found |= {self.names.index(self._first_name[one]) for one in meant}
+        return found
 
     def _item(self, at: int) -> dict[str, Any]:
         """One box, for the page."""

@@ -314,6 +314,18 @@ def test_ticking_after_a_check_outdates_the_verdict_until_the_next(predict, ledg
     assert OUTDATED not in predict.verdict["said"] + repr(predict)
 
 
+def test_a_module_s_name_ticks_all_that_is_asked_about_of_it(predict):
+    predict.tick("norm", "out")
+    assert predict.ticked == ("norm.running_mean", "norm.running_var", "out.weight")
+    predict.untick("norm")
+    assert predict.ticked == ("out.weight",)
+
+
+def test_what_is_no_model_is_refused():
+    with pytest.raises(TypeError, match="a list of names, not NoneType"):
+        Predict(None)
+
+
 def test_only_what_was_asked_is_scored(ledger):
     predict = Predict(["out.weight", "left.weight"], ticked=["out.weight"])
     assert (predict.check(ledger[0]).right, predict.score.total) == (1, 2)
