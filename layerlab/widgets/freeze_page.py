@@ -8,9 +8,10 @@ from html import escape
 
 from layerlab.freezing.learning_rates import OwnGroup
 from layerlab.show.alphabet import FROZEN
-from layerlab.show.words import printable, short, some
+from layerlab.show.words import printable, some
 from layerlab.widgets.freeze_state import Row
 from layerlab.widgets.freeze_tree import WHOLE, details, in_words
+from layerlab.widgets.lr_sliders import lr_in_words
 
 
 def as_text(
@@ -27,7 +28,7 @@ def as_text(
         [
             f"FreezePanel, by {method}:",
             *rows,
-            *(f"  lr of group {index}: {_lr(group)}" for index, group in enumerate(groups)),
+            *(f"  lr of group {index}: {lr_in_words(group)}" for index, group in enumerate(groups)),
             *([f"⚠ {printable(warning)}"] if warning else []),
             code,
         ]
@@ -48,7 +49,7 @@ def as_html(
         f"<code>{escape(printable(row.name))}</code></th><td>{escape(details(row))}</td></tr>"
         for row in _shown(tree, layers)
     )
-    lrs = "".join(f"<li>lr of group {index}: {_lr(group)}</li>" for index, group in enumerate(groups))
+    lrs = "".join(f"<li>lr of group {index}: {lr_in_words(group)}</li>" for index, group in enumerate(groups))
     return (
         f"<table><caption>FreezePanel, by <code>{method}</code></caption><thead><tr>"
         "<th scope='col'>frozen</th><th scope='col'>layer</th><th scope='col'>size</th></tr></thead>"
@@ -73,9 +74,3 @@ def _shown(tree: Sequence[Row], layers: Collection[str]) -> list[Row]:
     top = [row.name for row in tree if row.name in layers] or [row.name for row in tree if row.level == 1]
     mixed = {row.name for row in tree if row.checked == "mixed" and len(tree) <= WHOLE}
     return [row for row in tree if row.name in top or row.name.rpartition(".")[0] in mixed]
-
-
-def _lr(group: OwnGroup) -> str:
-    if group.lr is None:
-        return "none"
-    return f"0 (frozen; {short(float(group.lr))} returns)" if group.zeroed else short(float(group.lr))

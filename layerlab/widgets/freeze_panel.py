@@ -24,7 +24,7 @@ from layerlab.widgets.freeze_page import as_html, as_text, message
 from layerlab.widgets.freeze_switchboard import Switchboard, switchboard, ways
 from layerlab.widgets.freeze_tree import FreezeTree
 from layerlab.widgets.keep_keys import KeepKeys
-from layerlab.widgets.lr_sliders import LABEL_WIDTH, LrSliders
+from layerlab.widgets.lr_sliders import LABEL_WIDTH, LrSlider, LrSliders
 
 _NOTHING = "nothing"
 
@@ -94,7 +94,7 @@ class FreezePanel(Shows):
         self.clear_grad = ipywidgets.Checkbox(
             description="also clear gradients that are there already", indent=False, layout=wide
         )
-        self._sliders = LrSliders(self._listen, self._does(lambda board, moved: board.set_lr(*moved)))
+        self._sliders = LrSliders(self._does(lambda board, moved: board.set_lr(*moved)))
         self._undo_button = ipywidgets.Button(description="undo", icon="undo")
         self._clear_button = ipywidgets.Button(description="clear these gradients now")
         self._clear_button.layout.width = "auto"
@@ -166,7 +166,7 @@ class FreezePanel(Shows):
         return state.largest_frozen(self._rows())
 
     @property
-    def lrs(self) -> list[ipywidgets.FloatLogSlider]:
+    def lrs(self) -> list[LrSlider]:
         """A slider for the lr of each of the optimizer's parameter groups."""
         return list(self._sliders.children)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -85,6 +86,8 @@ class Switchboard:
 
     def set_lr(self, index: int, lr: float) -> None:
         """Set the lr of one of the optimizer's own groups; while it is held at 0, the one that returns."""
+        if not 0 <= lr < math.inf:
+            raise ValueError(f"lr={lr}: it must be a finite number, 0 or more")
         optimizer = self.grip.optimizer
         assert optimizer is not None
         with self._step(slider=("lr", index)):

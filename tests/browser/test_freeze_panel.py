@@ -2,6 +2,7 @@
 
 import axe
 import pytest
+import torch
 
 SET_UP = """
 import gc
@@ -16,6 +17,14 @@ flags = lambda: [p.requires_grad for p in net.parameters()]
 PANEL = "panel = ll.FreezePanel(net, optimizer)\npanel"
 LATE = "task_step(net, optimizer, 'task1')"
 CODE = "net.output.requires_grad_(False); None"
+SCHEDULE = """
+net = Network.from_article()
+optimizer = torch.optim.Adam(net.parameters(), lr=3e-4)
+panel = ll.FreezePanel(net, optimizer)
+panel
+"""
+BEGIN = "schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.95); seen = []"
+STEP = "optimizer.step(); schedule.step(); seen.append(optimizer.param_groups[0]['lr'])"
 RESNET = """
 from torchvision.models import resnet18
 net = resnet18()
@@ -141,6 +150,39 @@ def test_lr_slider_copy_and_what_code_does(opened):
     copied = panel.lesson.evaluate("() => navigator.clipboard.readText()")
     assert copied == panel.lesson.kernel_eval("panel.code")
     assert "frozen = [*model.output.parameters()]" in copied
+
+
+@pytest.mark.parametrize("together", [True, False])
+def test_a_panel_that_is_only_looked_at_changes_no_lr(lab, together):
+    cells = (SET_UP, SCHEDULE, BEGIN, STEP, STEP, STEP)
+    with lab.open_lesson(lab.write_notebook("schedule.ipynb", *cells)) as lesson:
+        panel = Panel(lesson)
+        if together:
+            lesson.run_all()
+        else:
+            for index in range(len(cells)):
+                panel.run(index)
+                lesson.page.wait_for_timeout(200)  # whatever the page may send of its own accord
+        slider = lesson.page.get_by_role("slider", name="lr, group 0")
+        slider.and_(lesson.page.locator("[aria-valuetext='0.00025721']")).wait_for()
+        alone = torch.optim.Adam([torch.nn.Parameter(torch.ones(1))], lr=3e-4)
+        schedule = torch.optim.lr_scheduler.ExponentialLR(alone, 0.95)
+        expected = []
+        for _ in range(3):
+            alone.step()
+            schedule.step()
+            expected.append(alone.param_groups[0]["lr"])
+        assert lesson.kernel_eval("seen") == expected
+        assert lesson.kernel_eval("optimizer.param_groups[0]['lr']") == expected[-1]
+        undo = lesson.page.get_by_role("button", name="undo")
+        assert undo.is_disabled()
+        slider.press("ArrowRight")
+        lesson.page.locator(".layerlab-copy-text", has_text="0.000316").wait_for()
+        assert lesson.kernel_eval("optimizer.param_groups[0]['lr']") == pytest.approx(10**-3.5)
+        undo.click()
+        lesson.page.locator(".layerlab-copy-text", has_text="0.000257").wait_for()
+        assert lesson.kernel_eval("optimizer.param_groups[0]['lr']") == expected[-1]
+        assert lesson.errors() == lesson.console_errors == lesson.outside_requests == []
 
 
 def test_too_late_and_its_button(opened):

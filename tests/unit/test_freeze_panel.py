@@ -275,7 +275,7 @@ def test_lr_sliders_also_while_frozen_by_lr(net):
     assert [g["lr"] for g in optimizer.param_groups] == [0.0, 0.01]
     panel.lrs[0].value = 0.5
     assert [g["lr"] for g in optimizer.param_groups] == [0.0, 0.01]
-    assert panel.lrs[0].description == "lr, group 0 (now 0)"
+    assert repr(panel.lrs[0]) == "lr, group 0: 0 (frozen; 0.5 returns)"
     panel.release()
     assert [g["lr"] for g in optimizer.param_groups] == [0.5, 0.01]
 
@@ -293,17 +293,47 @@ def test_an_lr_that_is_a_tensor_stays_one(net):
     assert torch.equal(optimizer.param_groups[0]["lr"], torch.tensor(0.1))
 
 
-def test_an_lr_that_the_slider_cannot_show_is_said(net):
+def test_an_lr_between_the_slider_s_stops_or_beyond_them_is_said(net):
     panel = FreezePanel(net, optimizer := OPTIM.SGD(net.parameters(), lr=0.0))
     assert "  lr of group 0: 0\n" in repr(panel)
-    assert panel.lrs[0].description == "lr, group 0 (now 0)"
-    optimizer.param_groups[0]["lr"] = 50
-    panel.refresh()
-    assert (panel.lrs[0].value, panel.lrs[0].description) == (10, "lr, group 0 (now 50)")
-    assert not panel.lrs[0].readout
+    for lr, position, said in [(0.0, -60, "0"), (3e-4, -35, "0.0003"), (0.1, -10, "0.1"), (50, 10, "50")]:
+        optimizer.param_groups[0]["lr"] = lr
+        panel.refresh()
+        slider = panel.lrs[0]
+        assert (slider.value, slider.position, slider.said) == (lr, position, said)
     optimizer.add_param_group({"params": [nn.Parameter(torch.ones(1))], "lr": 0.1})
     panel.refresh()
-    assert [slider.value for slider in panel.lrs] == [10, 0.1]
+    assert [slider.value for slider in panel.lrs] == [50, 0.1]
+
+
+def test_a_panel_that_is_only_looked_at_changes_no_lr(net):
+    optimizer = OPTIM.Adam(net.parameters(), lr=3e-4)
+    panel = FreezePanel(net, optimizer)
+    for lr in (3e-4, 0.000285, 0.007):
+        optimizer.param_groups[0]["lr"] = lr
+        panel.refresh()
+        for slider in panel.lrs:  # a page may send back whatever it was told
+            slider.set_state(slider.get_state())
+        assert optimizer.param_groups[0]["lr"] == lr
+        assert panel._undo_button.disabled
+
+
+def test_an_lr_slider_sets_its_stops_in_the_page_and_any_lr_in_code(net):
+    optimizer = OPTIM.Adam(net.parameters(), lr=3e-4)
+    panel = FreezePanel(net, optimizer)
+    slider = panel.lrs[0]
+    slider._receive(None, {"kind": "moved", "to": -34, "number": "v-1"}, [])
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(10**-3.4)
+    slider.value = 0.015
+    assert optimizer.param_groups[0]["lr"] == 0.015
+    panel.undo()
+    assert optimizer.param_groups[0]["lr"] == 3e-4  # both were one drag
+    for wrong in (-1.0, float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="finite number, 0 or more"):
+            slider.value = wrong
+    with pytest.raises(ValueError, match="from -60 to 10"):
+        slider._receive(None, {"kind": "moved", "to": 11, "number": "v-2"}, [])
+    assert (slider.value, optimizer.param_groups[0]["lr"]) == (3e-4, 3e-4)
 
 
 def test_an_error_is_shown_raised_and_leaves_nothing_half_done(net):
