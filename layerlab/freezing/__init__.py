@@ -6,7 +6,7 @@ gradient), ``learning_rates`` (lr = 0), ``norm_eval`` (BatchNorm), ``plain_code`
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from types import TracebackType
 from typing import Final, get_args
 
@@ -55,12 +55,12 @@ class Freeze:
     ) -> None:
         self.how: Final = how
         self.names: Final = tuple(named.name for named in parameters)
-        self.eval_modules: Final = tuple(name for name, _ in norms) if batchnorm == "eval" else ()
+        self.eval_modules = tuple(name for name, _ in norms) if batchnorm == "eval" else ()
         self.code: Final = code
         self.active = True
         self._token = object()  # what stands for this handle wherever something is held; a copy's is another
         self._parameters = [named.tensor for named in parameters]
-        self._norms = [module for _, module in norms]
+        self._norms = dict(norms)
         self._optimizer = optimizer if how == "lr_zero" else None
 
     def release(self) -> None:
@@ -77,8 +77,20 @@ class Freeze:
         gradients.release(self._parameters, self._token)
         if self._optimizer is not None:
             learning_rates.release(self._optimizer, self._token)
-        norm_eval.release(self._norms, self._token)
-        self._parameters, self._norms, self._optimizer = [], [], None
+        norm_eval.release(self._norms.values(), self._token)
+        self._parameters, self._norms, self._optimizer = [], {}, None
+
+    def let_train(self, names: Collection[str]) -> None:
+        """Let these of its ``eval_modules`` follow ``train()`` again; parameters stay frozen.
+
+        Parameters
+        ----------
+        names
+            Names of modules; what it does not keep in eval mode is passed over.
+        """
+        norm_eval.release([module for name, module in self._norms.items() if name in names], self._token)
+        self._norms = {name: module for name, module in self._norms.items() if name not in names}
+        self.eval_modules = tuple(name for name in self.eval_modules if name not in names)
 
     def __enter__(self) -> Freeze:
         if not self.active:
@@ -201,7 +213,7 @@ def freeze(
         gradients.hold(handle._parameters, handle._token, how, clear_grad=clear_grad)
         if optimizer is not None and shares:
             learning_rates.hold(optimizer, shares, handle._token)
-        norm_eval.hold(handle._norms, handle._token, batchnorm)
+        norm_eval.hold(handle._norms.values(), handle._token, batchnorm)
     except BaseException:
         handle.release()
         raise

@@ -12,7 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdRef
 
-from layerlab.freezing import Freeze, How, freeze, gradients, learning_rates
+from layerlab.freezing import Freeze, How, freeze, gradients, learning_rates, norm_eval
 from layerlab.names import bare, tensors
 from layerlab.widgets import freeze_state as state
 from layerlab.widgets.freeze_history import Snapshot
@@ -104,6 +104,7 @@ class Grip:
             lrs = [woken.get(id(p)) for p in group["params"]]
             if lrs and None not in lrs:
                 group["lr"] = lrs[0]
+        self._let_norms_train()
 
     def let_go(self) -> None:
         """Release all, also when the model is gone, and know nothing more of it."""
@@ -112,23 +113,43 @@ class Grip:
         self.handle, self.optimizer, self.held = None, None, {}
 
     def settle(self) -> None:
-        """Let go of what code woke by its flag, and of what it took out of the model.
+        """Let go of what code woke by its flag or its lr, and of what it took out of the model.
 
-        Else an unseen handle would still keep BatchNorm in eval mode, or put an old gradient back.
+        Else an unseen handle would still keep BatchNorm in eval mode, or put an old gradient or lr back.
         """
         there = {id(named.tensor) for named in tensors(self.model)}
         by_flag = self.how == "requires_grad"
         woken = [p for p in self.held.values() if by_flag and p.requires_grad]
-        left = {id(p) for p in woken} | (self.held.keys() - there)
-        if not left:
-            return
+        left = {id(p) for p in woken} | (self.held.keys() - there) | self._free_by_lr()
         grads = [p.grad for p in woken]
         try:
-            self.hold({key: p for key, p in self.held.items() if key not in left})
+            if left:
+                self.hold({key: p for key, p in self.held.items() if key not in left})
         except ValueError:  # a scheduler was built on the groups as they are: holding on does no harm
             return
+        finally:
+            self._let_norms_train()
         for parameter, grad in zip(woken, grads, strict=True):
             parameter.requires_grad, parameter.grad = True, grad
+
+    def _free_by_lr(self) -> set[int]:
+        """What code woke by its lr; not where joining its groups would lose that lr or break a scheduler."""
+        awake = self._woken_lrs(()).keys()
+        if not awake or self.optimizer is None:
+            return set()
+        scheduled = any("initial_lr" in group for group in self.optimizer.param_groups)
+        apart = [g.split for g in self.own_groups() if g.split and (scheduled or g.split_lr != g.lr)]
+        return awake - {id(parameter) for split in apart for parameter in split}
+
+    def _let_norms_train(self) -> None:
+        """What code woke by its lr is not frozen, also where it has to be held on to."""
+        awake = self._woken_lrs(()).keys()
+        if self.handle is None or not awake:
+            return
+        asleep = set(self._names(self.held.keys() - awake))
+        found = [named for named in tensors(self.model) if named.name in asleep]
+        stay = {name for name, _ in norm_eval.inside(self.model, found)}
+        self.handle.let_train([name for name in self.handle.eval_modules if name not in stay])
 
     def _names(self, wanted: Collection[int]) -> list[str]:
         """These parameters and, so that BatchNorm without any goes to eval mode too, buffers amid them."""

@@ -206,6 +206,7 @@ class Switchboard:
         self._notice = ""
         try:
             yield
+            self.grip.settle()
             self.history.record(before, self.grip.snapshot(), slider)
             now = self._frozen()
             self._released = [(WeakIdRef(p), p._version) for key, p in frozen.items() if key not in now]

