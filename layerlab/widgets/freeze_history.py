@@ -15,6 +15,7 @@ Snapshot: TypeAlias = dict[Key, Any]
 """From what can change (the flag of this parameter, …) to what it is now; tensors by identity."""
 
 _GONE = object()
+_UNSEEN = ("held", "flag", "grad")  # what follows from the rest, or shows only once all is released
 MOST, MOST_BYTES = 100, 256 * 2**20
 """So many steps are kept, and fewer if they hold gradients of more bytes than that."""
 ONE_DRAG = 1.0
@@ -32,9 +33,22 @@ class Step:
     after: Snapshot = field(default_factory=dict)
 
     def changed_since(self, now: Snapshot) -> list[Key]:
-        """What of all that it changed is no longer as it left it; a new gradient comes with every step."""
-        kept = {key: value for key, value in self.after.items() if key[0] != "grad now"}
+        """What of all that it changed is no longer as it left it.
+
+        A new gradient comes with every step; and who holds what follows from what code did.
+        """
+        kept = {key: value for key, value in self.after.items() if key[0] not in ("grad now", *_UNSEEN)}
+        kept |= {key: value for key, value in self.after.items() if key[0] == "held" and key not in now}
         return [key for key, value in kept.items() if not _same(now.get(key, _GONE), value)]
+
+    def shows(self, now: Snapshot) -> bool:
+        """Whether to undo it would change anything that can be seen."""
+        only_gradients = all(key[0] in ("grad", "grad now") for key in self.before)
+        return any(
+            not _same(now.get(key, _GONE), value)
+            for key, value in self.before.items()
+            if only_gradients or key[0] == "held" or key[0] not in ("grad now", *_UNSEEN)
+        )
 
     def size(self) -> int:
         """Bytes of the gradients that it keeps."""
@@ -75,10 +89,25 @@ class History:
         while len(self._steps) > 1 and sum(step.size() for step in self._steps) > MOST_BYTES:
             self._steps.popleft()
 
-    def pop(self) -> Step | None:
-        """Take the newest step away to undo it; None if there is none."""
+    def can_undo(self, now: Snapshot) -> bool:
+        """Whether there is a step that can be seen as things are now."""
+        return any(step.shows(now) for step in reversed(self._steps))
+
+    def pop(self, now: Snapshot) -> Step | None:
+        """Take away the newest step that can be seen, and those after it; None if there is none."""
         self._sealed = True
-        return self._steps.pop() if self._steps else None
+        while self._steps:
+            step = self._steps.pop()
+            if step.shows(now):
+                return step
+        return None
+
+    def leave(self, step: Step) -> None:
+        """A step that was popped stays: what came before it has to know that it was not code."""
+        for key, value in step.after.items():
+            before = next((older for older in reversed(self._steps) if key in older.after), None)
+            if before is not None and _same(before.after[key], step.before[key]):
+                before.after[key] = value
 
     def put_back(self, step: Step) -> None:
         """Keep a step after all that could not be undone."""

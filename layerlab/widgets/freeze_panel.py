@@ -285,7 +285,7 @@ class FreezePanel(Shows):
         for control in (self.depth, self.method, self.clear_grad):
             control.disabled = not grip.alive
         self.tree.show(rows)
-        self._undo_button.disabled = not board.history
+        self._undo_button.disabled = not board.can_undo
         late = grip.alive and state.too_late(grip.facts())
         self._clear_button.layout.display = None if late else "none"
         self._message.value = message(state.largest_frozen(rows), self.warning)

@@ -104,18 +104,18 @@ class Switchboard:
     def undo(self) -> None:
         """Put back what the last step changed; where code has changed that since, only say so."""
         self.grip.settle()
-        step = self.history.pop()
+        now = self.grip.snapshot()
+        step = self.history.pop(now)
         self._notice, self._released = "", []
         try:
             if step is None:
                 self._notice = warnings.NOTHING_TO_UNDO
-            elif changed := step.changed_since(self.grip.snapshot()):
-                told = [
-                    key for key in changed if key[0] != "lr now"
-                ] or changed  # a group's lr says it shorter
-                self._notice = warnings.not_undone([self._in_words(key) for key in told])
+            elif changed := step.changed_since(now):
+                self.history.leave(step)
+                self._notice = warnings.not_undone([self._in_words(key) for key in changed])
             else:
                 self.grip.go_to(step.before)
+                self.grip.settle()
         except BaseException:
             assert step is not None
             self.grip.go_to(step.after)
@@ -149,6 +149,11 @@ class Switchboard:
     # -- what it says --------------------------------------------------------------------------------------
 
     @property
+    def can_undo(self) -> bool:
+        """Whether there is a step whose undo would change anything."""
+        return self.grip.alive and self.history.can_undo(self.grip.snapshot())
+
+    @property
     def warning(self) -> str:
         """What to know about the last action, or else about the model as it is now."""
         if self._notice or not self.grip.alive:
@@ -176,7 +181,12 @@ class Switchboard:
         name = next((n.name for n in tensors(self.grip.model) if WeakIdRef(n.tensor) == where[0]), None)
         if name is None:
             return "a layer (replaced)"
-        return f"the lr of {name}" if what == "lr now" else f"{name}.{_ATTRIBUTES.get(str(what), what)}"
+        if what != "lr now":
+            return f"{name}.{_ATTRIBUTES.get(str(what), what)}"
+        groups = enumerate(self.grip.own_groups())
+        whole = {id(p): index for index, group in groups if not group.split for p in group.parameters}
+        index = whole.get(id(where[0]()))
+        return f"the lr of {name}" if index is None else f"the lr of group {index}"
 
     # -- how it does it ------------------------------------------------------------------------------------
 

@@ -31,6 +31,11 @@ def flags(net):
     return [p.requires_grad for p in net.parameters()]
 
 
+def flip(panel, name):
+    """What the browser sends when a switch is turned on."""
+    panel.tree._receive(None, {"kind": "flip", "name": name, "on": True, "number": "v-1"}, [])
+
+
 def train(net, optimizer):
     optimizer.zero_grad()
     net(torch.randn(4, 3)).sum().backward()
@@ -110,6 +115,65 @@ def test_what_code_did_since_stays(net, optimizer):
     net[2] = nn.Linear(3, 2)
     panel.undo()
     assert panel.warning == "not undone: code has changed a layer (replaced) since, and that stays."
+
+
+def test_what_is_not_undone_names_what_code_changed_and_nothing_else(optimizer, net):
+    panel = FreezePanel(net, optimizer)
+    panel.depth.value = "1"
+    panel.method.value = "lr_zero"
+    flip(panel, "2")
+    net[2].requires_grad_(False)
+    optimizer.param_groups[0]["lr"] = 0.01
+    panel.refresh()
+    for _ in range(2):
+        panel.undo()
+        assert panel.warning == "not undone: code has changed the lr of group 0 since, and that stays."
+    assert panel._undo_button.disabled  # to undo the first step would change nothing: all that is awake
+    panel.undo()
+    assert panel.warning == "nothing to undo."
+    assert flags(net) == [True, True, True, True, False, False]
+    assert optimizer.param_groups[0]["lr"] == 0.01
+
+
+def test_a_step_that_is_not_undone_is_not_taken_for_code_by_the_step_before_it(net):
+    panel = FreezePanel(net)
+    panel.freeze("0")
+    panel.method.value = "grad_none"
+    net[0].weight.requires_grad_(False)
+    panel.refresh()
+    for _ in range(2):
+        panel.undo()
+        assert panel.warning == "not undone: code has changed 0.weight.requires_grad since, and that stays."
+    assert flags(net) == [False, True, True, True, True, True]
+
+
+def test_a_step_whose_undo_would_change_nothing_is_passed_over(net, optimizer):
+    panel = FreezePanel(net, optimizer)
+    panel.freeze("2")
+    panel.freeze("0")
+    net[0].requires_grad_(True)
+    panel.refresh()
+    panel.undo()
+    assert (panel.warning, flags(net)) == ("", [True] * 6)
+    assert panel._undo_button.disabled
+
+
+def test_after_code_woke_all_the_groups_are_the_owner_s_again(net, optimizer):
+    panel = FreezePanel(net, optimizer)
+    panel.depth.value = "1"
+    flip(panel, "2.bias")
+    panel.method.value = "grad_none"
+    panel.method.value = "lr_zero"
+    net.requires_grad_(True)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.1
+    panel.refresh()
+    while not panel._undo_button.disabled:
+        panel.undo()
+    assert panel.frozen == ()
+    assert (len(optimizer.param_groups), len(panel.lrs)) == (1, 1)
+    assert panel.code == 'optimizer.param_groups[0]["lr"] = 0.1'
+    assert net[1].train().training
 
 
 def test_training_between_a_step_and_its_undo_does_no_harm(net, optimizer):
