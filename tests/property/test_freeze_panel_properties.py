@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from layerlab.freezing import batchnorm_choice, freeze, gradients, ways_held
+from layerlab.freezing import batchnorm_choice, freeze, gradients, learning_rates, ways_held
 from layerlab.widgets import freeze_history, freeze_switchboard
 from layerlab.widgets.freeze_panel import FreezePanel
 
@@ -82,6 +82,7 @@ class Play:
         self.random = random.Random(seed)
         self.shape = (tied, groups)
         self.net, self.optimizer = make(tied, groups)
+        self.owned = [set(map(id, group["params"])) for group in self.optimizer.param_groups]
         self.panels = [FreezePanel(self.net, self.optimizer)]
         self.handles = []
         self.seen = set()
@@ -135,6 +136,11 @@ class Play:
     def code_lr(self):
         self.random.choice(self.optimizer.param_groups)["lr"] = self.random.choice([0.0, 0.05, 0.2])
 
+    def code_wakes_all(self):
+        self.net.requires_grad_(True)
+        for group in self.optimizer.param_groups:
+            group["lr"] = 0.1
+
     def code_mode(self):
         self.net.train(self.random.random() < 0.8)
 
@@ -176,7 +182,15 @@ class Play:
             self.panels.pop(self.random.randrange(3)).close()
 
     CODE = [
-        *("code_flag", "code_lr", "code_mode", "code_freeze", "code_release", "code_release"),
+        *(
+            "code_flag",
+            "code_lr",
+            "code_wakes_all",
+            "code_mode",
+            "code_freeze",
+            "code_release",
+            "code_release",
+        ),
         *("code_trains", "code_trains", "code_trains", "second_panel"),
     ]
 
@@ -238,6 +252,21 @@ class Play:
             assert sorted(panel.frozen) == sorted(largest)
             assert panel.method.value == self.panels[0].method.value
         self.check_code()
+        self.check_groups()
+
+    def check_groups(self):
+        """The optimizer's groups are its owner's, but for what is held at lr 0 or has an lr of its own."""
+        own, lrs = self.shape[1], lr_of(self.optimizer)
+        held = any("lr_zero" in ways_held(p) for p in self.net.parameters())
+        as_owned = all(0 not in one and len(one) == 1 for one in ({lrs[i] for i in g} for g in self.owned))
+        if as_owned or not held:
+            assert len(self.optimizer.param_groups) == own
+            assert [set(map(id, g["params"])) for g in self.optimizer.param_groups] == self.owned
+        for panel in self.panels:
+            assert [s.value for s in panel.lrs if s.value] == [
+                g.lr for g in learning_rates.own_groups(self.optimizer) if g.lr
+            ]
+            assert len(panel.lrs) == own
 
     def check_code(self):
         net, optimizer = make(*self.shape)
