@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Sequence
 from html import escape
 
@@ -29,7 +28,7 @@ def as_text(
             f"FreezePanel, by {method}:",
             *rows,
             *(f"  lr of group {index}: {lr_in_words(group)}" for index, group in enumerate(groups)),
-            *([f"⚠ {printable(warning)}"] if warning else []),
+            *([f"⚠ {_lines(warning)}"] if warning else []),
             code,
         ]
     ).rstrip()
@@ -49,24 +48,34 @@ def as_html(
         f"<code>{escape(printable(row.name))}</code></th><td>{escape(details(row))}</td></tr>"
         for row in _shown(tree, layers)
     )
+    words, cure = _words_and_cure(warning)
     lrs = "".join(f"<li>lr of group {index}: {lr_in_words(group)}</li>" for index, group in enumerate(groups))
     return (
         f"<table><caption>FreezePanel, by <code>{method}</code></caption><thead><tr>"
         "<th scope='col'>frozen</th><th scope='col'>layer</th><th scope='col'>size</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
         + (f"<ul>{lrs}</ul>" if lrs else "")
-        + (f"<p>⚠ {escape(printable(warning))}</p>" if warning else "")
+        + (f"<p>⚠ {words}</p>{cure}" if warning else "")
         + (f"<pre>{escape(code)}</pre>" if code else "")
     )
 
 
 def message(frozen: Sequence[str], warning: str) -> str:
-    """What stands below the controls: what is frozen, and the warning with its cure as code."""
+    """What stands below the controls: what is frozen, and the warning; its cure so that it can be copied."""
     names = escape(some([printable(name) for name in frozen], 6)) or "nothing"
-    text, *cure = re.split("((?:Cure|To start afresh): )", printable(warning), maxsplit=1)
-    code = f"{cure[0]}<code>{escape(cure[1])}</code>" if cure else ""
-    alert = f'<div role="alert"><strong>⚠ {escape(text)}</strong>{code}</div>' if warning else ""
+    words, cure = _words_and_cure(warning)
+    alert = f'<div role="alert"><strong>⚠ {words}</strong>{cure}</div>' if warning else ""
     return f'<div role="status">frozen: <code>{names}</code></div>{alert}'
+
+
+def _lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _words_and_cure(warning: str) -> tuple[str, str]:
+    """A warning as HTML: its first line, and the lines of PyTorch below it, if there are any."""
+    words, _, cure = escape(_lines(warning)).partition("\n")
+    return words, f"<pre>{cure}</pre>" if cure else ""
 
 
 def _shown(tree: Sequence[Row], layers: Collection[str]) -> list[Row]:

@@ -1,4 +1,4 @@
-"""What `FreezePanel` says, each with its cure."""
+"""What `FreezePanel` says: a line of words and, below it, the lines of PyTorch that are its cure."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import nn
 from layerlab.freezing.learning_rates import OwnGroup
 from layerlab.freezing.plain_code import bracketed, expressions
 from layerlab.names import Named, listing
+from layerlab.show.words import printable
 from layerlab.widgets.freeze_state import Fact
 
 NOTHING_LEFT = "everything is frozen: backward() will raise, for nothing requires a gradient."
@@ -20,7 +21,7 @@ def too_late(model: nn.Module, late: Sequence[Named]) -> str:
     return (
         f"too late if step() comes next: {_first(late)} already has a gradient, and step() applies every "
         "gradient that is not None. No harm if a zero_grad() that leaves None comes first. "
-        f"Cure: {cure(model, late)}"
+        f"Cure:\n{cure(model, late)}"
     )
 
 
@@ -35,8 +36,9 @@ def cure(model: nn.Module, late: Sequence[Named]) -> str:
 def old_momentum(model: nn.Module, stored: Sequence[Named]) -> str:
     """These were released, and the optimizer still has state of them."""
     return (
-        f"released with old momentum: the optimizer still stores what it knew of {_first(stored)}. "
-        f"To start afresh: for p in {_each(expressions(model, stored))}: optimizer.state.pop(p, None)"
+        f"released with old momentum: the next steps of {_first(stored)} also follow the momentum from "
+        f"before the freeze. To start afresh:\nfor p in {_each(expressions(model, stored))}: "
+        "optimizer.state.pop(p, None)"
     )
 
 
@@ -67,7 +69,7 @@ def not_undone(changed: Sequence[str]) -> str:
 
 def _first(several: Sequence[Named]) -> str:
     more = f" (and {len(several) - 1} more)" if len(several) > 1 else ""
-    return several[0].name + more
+    return printable(several[0].name) + more
 
 
 def _each(paths: Sequence[str]) -> str:

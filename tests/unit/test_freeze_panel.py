@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from html import escape
 
 import pytest
 import torch
@@ -213,7 +214,7 @@ def test_warning_when_it_came_too_late_and_the_button_that_cures_it(net):
     before = net.hidden_task1.weight.detach().clone()
     optimizer.step()
     assert not torch.equal(before, net.hidden_task1.weight)  # the warning was right
-    cure = panel.warning.partition("Cure: ")[2]
+    cure = panel.warning.partition("Cure:\n")[2]
     assert panel._clear_button.layout.display is None
     panel._clear_button.click()
     assert (panel.warning, net.hidden_task1.weight.grad) == ("", None)
@@ -250,8 +251,8 @@ def test_notice_of_old_momentum_at_release_until_the_next_step(net):
     panel.clear_grad.value = True
     panel.freeze("hidden_task1")
     panel.release("hidden_task1")
-    assert "still stores what it knew of hidden_task1.weight" in panel.warning
-    cure = panel.warning.partition("To start afresh: ")[2]
+    assert "the next steps of hidden_task1.weight also follow the momentum from before" in panel.warning
+    cure = panel.warning.partition("To start afresh:\n")[2]
     task_step(net, optimizer, "task1")
     assert panel.warning == ""  # it has moved since
     exec(cure, {"model": net, "optimizer": optimizer})
@@ -521,3 +522,21 @@ def test_code_wakes_a_group_that_was_split_off():
     optimizer.param_groups[1]["lr"] = 0.1
     panel.refresh()
     assert [group["lr"] for group in optimizer.param_groups] == [0.1]
+
+
+def test_a_cure_stands_in_lines_of_its_own_that_can_be_copied():
+    net = nn.ModuleDict({f"<b>a rather long name {i}</b>": nn.Linear(2, 2) for i in range(4)})
+    for p in net.parameters():
+        p.grad = torch.ones_like(p)
+    panel = FreezePanel(net)
+    panel.freeze("*.weight")
+    words, _, cure = panel.warning.partition("\n")
+    assert words.endswith("Cure:")
+    assert cure.count("\n") > 1  # too long for one line
+    pre = f"<pre>{escape(cure)}</pre>"
+    assert pre in panel._message.value
+    assert f"</p>{pre}" in panel._repr_html_()
+    assert f"⚠ {words}\n{cure}\n" in repr(panel)
+    exec(cure, {"model": net})
+    assert [p.grad is None for p in net.parameters()] == [True, False] * 4
+    assert panel.warning == ""
