@@ -85,6 +85,7 @@ class FreezePanel(Shows):
         self._given, self._inner = ref(model), ref(bare(model))
         self._layers = list(layers) if layers is not None else None
 
+        apart = ipywidgets.Layout(margin="4px 0 10px")
         wide, label = ipywidgets.Layout(width="min(36em, 98%)"), {"description_width": LABEL_WIDTH}
         self.depth = ipywidgets.SelectionSlider(
             options=[_NOTHING], description="frozen up to", layout=wide, style=label
@@ -92,19 +93,19 @@ class FreezePanel(Shows):
         self.tree = FreezeTree(self._flip)
         self.method = ipywidgets.Dropdown(options=WAYS, description="method", layout=wide, style=label)
         self.clear_grad = ipywidgets.Checkbox(
-            description="also clear gradients that are there already", indent=False, layout=wide
+            description="also clear gradients that are there already", layout=wide, style=label
         )
         self._sliders = LrSliders(self._does(lambda board, moved: board.set_lr(*moved)))
         self._undo_button = ipywidgets.Button(description="undo", icon="undo")
         self._clear_button = ipywidgets.Button(description="clear these gradients now")
-        self._clear_button.layout.width = "auto"
+        self._undo_button.layout.width = self._clear_button.layout.width = "auto"
         self._message = ipywidgets.HTML()
-        self._copy = CopyText()
+        self._copy = CopyText(label="copy as PyTorch (for `model` and `optimizer`)")
         super().__init__()
         self.add_class("layerlab-freeze-panel")
         self._fill(
             *(self.depth, self.tree, self.method, self.clear_grad, self._sliders),
-            *(self._message, ipywidgets.HBox([self._undo_button, self._clear_button])),
+            *(self._message, ipywidgets.HBox([self._undo_button, self._clear_button], layout=apart)),
             *(self._copy, KeepKeys()),
         )
         self._listen(self.depth, self._does(self._slide))

@@ -12,7 +12,7 @@ export default {
 
     const tree = make("ul", { class: "layerlab-freeze-tree", role: "tree", "aria-label": "freeze layers" });
     const legend = make("p", { class: "layerlab-freeze-legend" });
-    legend.append("✓ frozen   – in part   click a box, or press Space");
+    legend.append("✓ frozen   – in part   click, or press Space");
     const [error, endErrors] = showErrors(model);
     el.append(make("div", { class: "layerlab-freeze" }, tree, legend, error));
 
@@ -47,7 +47,7 @@ export default {
       node.addEventListener("keydown", (event) => press(event, name));
       node.addEventListener("focus", () => activate(name));
       if (fold) triangle.addEventListener("click", () => unfold(name, !isOpen(name)));
-      for (const part of [box, flake, text]) part.addEventListener("click", () => flip(name));
+      for (const part of [box, flake, text, size]) part.addEventListener("click", () => flip(name));
       nodes.set(name, { item: node, triangle, box, flake, size, note });
       return node;
     }

@@ -145,7 +145,7 @@ def test_lr_slider_copy_and_what_code_does(opened):
     panel.run(2)  # code freezes the output
     panel.is_checked("output", "true")
     panel.row("output").get_by_text("requires_grad by code").wait_for()
-    page.get_by_role("button", name="copy as PyTorch").click()
+    page.get_by_role("button", name="copy as PyTorch (for `model` and `optimizer`)").click()
     page.get_by_text("copied", exact=True).wait_for()
     copied = panel.lesson.evaluate("() => navigator.clipboard.readText()")
     assert copied == panel.lesson.kernel_eval("panel.code")
@@ -256,7 +256,7 @@ def test_resnet18_is_readable_and_one_layer_mixed(opened):
     assert panel.lesson.kernel_eval("[m.training for m in (net.layer1[0].bn1, net.layer1[1].bn1)]") == [
         *(False, True)
     ]
-    panel.click("layer1")
+    panel.row("layer1").get_by_text("147,968 parameters").click()
     panel.is_checked("layer1", "true")
     assert not any(flag for name, flag in panel.flags().items() if name.startswith("layer1."))
 
@@ -267,4 +267,4 @@ def test_axe_finds_nothing_serious_in_the_tree(opened, axe_core):
     opened.is_checked("layer1", "true")
     for dark in (False, True):
         opened.lesson.set_dark(dark)
-        assert axe.faults(opened.lesson, [".layerlab-freeze", ".layerlab-copy"]) == []
+        assert axe.faults(opened.lesson, [".layerlab-freeze", ".layerlab-copy", ".layerlab-lr"]) == []
