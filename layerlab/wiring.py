@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerlab.names import Named
+from layerlab.names import Named, listing
 from layerlab.record import Alarm
 from layerlab.rules import path
 
@@ -115,11 +115,15 @@ def _layer_replaced(
     names = names or [told[id(p)] for p in foreign if id(p) in told]
     what = ", ".join(names) if names else f"{len(foreign)} tensor{'s' * (len(foreign) != 1)}"
     where = names[0].rpartition(".")[0] if names else ""
-    new = ", ".join(n.name for n in unheld) or "none"
+    new = listing(n.name for n in unheld) if unheld else "none"
+    what, why = f"{what} that the model no longer has", "a layer was replaced after the optimizer was built"
+    if not names and len(foreign) == sum(len(g["params"]) for g in optimizer.param_groups):
+        what = "no tensor of this model"
+        why = "it was built with the parameters of another one: of the model before it was made anew, perhaps"
     return Alarm(
         "layer-replaced", "alarm", where or f"optimizer {index}", step,
-        f"optimizer {index} ({type(optimizer).__name__}) holds {what} that the model no longer has",
-        f"a layer was replaced after the optimizer was built; trainable and in no optimizer: {new}",
+        f"optimizer {index} ({type(optimizer).__name__}) holds {what}",
+        f"{why}; trainable and in no optimizer: {new}",
         f"optimizer = torch.optim.{type(optimizer).__name__}(model.parameters(), ...)"
         "  # build it after the last change to the model",
     )  # fmt: skip

@@ -87,23 +87,6 @@ with ll.watch(net, optimizer) as ledger:
     optimizer.step()
 """
 
-EXPLORE = """
-def run(optimizer, freeze):
-    torch.manual_seed(0)
-    net = nn.Sequential(OrderedDict(body=nn.Linear(4, 3), head=nn.Linear(3, 2)))
-    optimizer = optimizer(net.parameters(), lr=0.1)
-    with ll.watch(net, optimizer) as ledger:
-        for step in range(2):
-            optimizer.zero_grad(set_to_none=False)
-            net.body.requires_grad_(not (freeze and step == 1))
-            nn.functional.cross_entropy(net(x), y).backward()
-            optimizer.step()
-    return ledger
-
-optimizers = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "AdamW": torch.optim.AdamW}
-ll.Explore(run, optimizer=optimizers, freeze={"nothing": False, "body, in step 1": True})
-"""
-
 SCENES = (
     Scene("ledger.png", (readme_example(),)),
     Scene("ledger-dark.png", (readme_example(),), dark=True),
@@ -119,7 +102,7 @@ SCENES = (
             NET + "net.body.requires_grad_(False)",
             STEP,
             "guess = ll.Predict(net)\nguess.tick('head.weight', 'head.bias')\nguess",
-            "guess.check(ledger[0]);",
+            "guess.lock_in()\nguess.check(ledger[0]);",
         ),
     ),
     Scene(
@@ -128,7 +111,6 @@ SCENES = (
         width=1000,
     ),
     Scene("compare.png", ("import layerlab as ll\nll.Compare()",), width=1000),
-    Scene("explore.png", (NET, EXPLORE), (Press("button", "^body"), Press("button", "^Adam$"))),
 )
 
 

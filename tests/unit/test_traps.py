@@ -106,6 +106,16 @@ def test_stale_gradient(how):
     assert all(a.name.startswith("left") for a in ledger.alarms)
 
 
+def test_an_optimizer_of_another_model():
+    net, before = TwoBranches(), TwoBranches()
+    optimizer = OPTIM.SGD(before.parameters(), 0.1)
+    with watch(net, optimizer) as ledger:
+        pass
+    (alarm,) = [a for a in ledger.alarms if a.code == "layer-replaced"]
+    assert alarm.what == "optimizer 0 (SGD) holds no tensor of this model"
+    assert "built with the parameters of another one" in alarm.cause
+
+
 def test_a_gradient_is_not_stale_because_another_optimizer_stepped():
     net = TwoBranches()
     left, right = (OPTIM.SGD(part.parameters(), 0.1) for part in (net.left, net.right))
