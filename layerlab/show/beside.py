@@ -225,9 +225,10 @@ def _why(pair: _Pair) -> Cell:
     sides = (pair.left.steps[pair.where], pair.right.steps[pair.where])
     if pair.mark == RESIZED:
         sizes = [t.delta_norm if t else 0.0 for t in sides]
-        few = [short(size) for size in sizes]
-        said = few if few[0] != few[1] else [precise(size) for size in sizes]
-        return Cell(f"step {pair.where}: ‖Δ‖ {said[0]} {DIFFERS} {said[1]}", "the same reasons")
+        for said in ([short(size) for size in sizes], [precise(size) for size in sizes]):
+            if said[0] != said[1]:
+                return Cell(f"step {pair.where}: ‖Δ‖ {said[0]} {DIFFERS} {said[1]}", "the same reasons")
+        return Cell(f"step {pair.where}: ‖Δ‖ {short(sizes[0])}, but for its last digits", "the same reasons")
     words = [symbol_and_word(t.reason) if t else MISSING for t in sides]
     hover = [f"{side}: {ALPHABET[t.reason].sentence}" for side, t in zip(SIDES, sides, strict=True) if t]
     return Cell(f"step {pair.where}: {words[0]} {DIFFERS} {words[1]}", "; ".join(hover))

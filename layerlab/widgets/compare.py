@@ -27,6 +27,7 @@ TRIAL: dict[str, Values] = {
     "weight_decay": {"0": 0.0, "0.01": 0.01},
 }
 """The settings of `layerlab.experiments.freeze_trial.freeze_trial` to choose from."""
+INTERRUPTED = "interrupted: change a setting to run again"
 START = "optimizer=AdamW;zero_grad=zeros/None;freezing=requires_grad"
 """Where its comparison starts: a layer frozen by its flag, held by None and moved by zeros."""
 
@@ -179,8 +180,10 @@ class Compare(Settings):
                     self.results[side] = self._steps_of(side)
                 except Exception as error:  # the other side still runs; it is raised below
                     self.errors[side] = error
-        finally:  # also when the kernel is interrupted
-            self._view.value = self._result_html()
+        except KeyboardInterrupt:
+            self._view.value = f'<p role="status">{INTERRUPTED}</p>'
+            raise
+        self._view.value = self._result_html()
         if self.errors:
             raise next(iter(self.errors.values()))
 

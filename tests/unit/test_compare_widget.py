@@ -10,7 +10,7 @@ import layerlab as ll
 from layerlab.experiments.freeze_trial import FREEZING, OPTIMIZERS, ZERO_GRAD, freeze_trial
 from layerlab.show import Shown
 from layerlab.show.beside import describe_beside
-from layerlab.widgets.compare import Compare
+from layerlab.widgets.compare import INTERRUPTED, Compare
 from layerlab.widgets.settings import RUNNING
 
 H1 = "hidden_task1.weight"
@@ -272,3 +272,21 @@ def test_hostile_labels_are_escaped_and_shared():
     assert compare.state == "<script>=<img src%3Dx>%3B/a%2Fb%3D%25;lr=1"
     compare.state = "<script>=a%2Fb%3D%25"
     assert compare.left["<script>"].label == "a/b=%"
+
+
+def test_an_interrupted_run_is_said_and_the_next_change_runs_again():
+    stopped = []
+
+    def run(lr):
+        if lr == 0.2 and not stopped:
+            stopped.append(True)
+            raise KeyboardInterrupt
+        return sgd(lr, 0.0)
+
+    compare = Compare(run, start="lr=0.1", lr=[0.1, 0.2, 0.3])
+    with pytest.raises(KeyboardInterrupt):
+        compare.left["lr"].value = 0.2
+    assert compare._view.value == f'<p role="status">{INTERRUPTED}</p>'
+    compare.left["lr"].value = 0.3
+    assert "<table" in compare._view.value
+    compare.close()

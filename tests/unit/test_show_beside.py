@@ -165,3 +165,9 @@ def test_the_settings_are_the_caption_and_everything_is_escaped():
 def test_symbols_have_their_colours_each_and_stay_in_one_line():
     html = Shown(describe_beside(two_tasks(), held()))._repr_html_()
     assert re.search(r"<span [^>]*>●</span>&nbsp;<span [^>]*>▲</span></td>", html)
+
+
+def test_amounts_that_differ_in_their_last_digits_are_not_shown_as_two_equal_numbers():
+    left, right = [step(tensor("a", ratio=0.1))], [step(tensor("a", ratio=0.1 + 1e-9))]
+    ((_, (mark, _, _, why, *_)),) = rows(left, right).items()
+    assert (mark, why) == (RESIZED, "step 0: ‖Δ‖ 0.2, but for its last digits")
