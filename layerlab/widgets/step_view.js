@@ -1,5 +1,6 @@
 // StepView: the step slider, the alarms, the rows, and a closer look at one tensor.
 
+const LEGEND = "bar: ‖Δ‖/‖w‖ on a log scale, empty at 1e-6, full at 1; click a row to look inside";
 const PACE = 600; // milliseconds a step while playing
 
 function render({ model, el }) {
@@ -36,7 +37,7 @@ function render({ model, el }) {
   const closer = make("section", { class: "layerlab-closer", "aria-label": "a closer look", hidden: true });
   const [errors, endErrors] = showErrors(model);
   const steps = make("div", { class: "layerlab-steps" }, play, make("div", {}, slider, ticks));
-  const legend = make("p", { class: "layerlab-notes" });
+  const legend = make("p", { class: "layerlab-notes" }, LEGEND);
   const wide = make("div", { class: "layerlab-wide" }, rows.node);
   el.classList.add("layerlab-step-view");
   el.append(steps, title, alarms, wide, legend, closer, errors);
@@ -79,16 +80,6 @@ function render({ model, el }) {
     ticks.replaceChildren(...marked.filter(Boolean));
   }
 
-  function drawLegend(step) {
-    const used = new Map();
-    overview.tensors.forEach((_, tensor) => {
-      const happened = overview.row(step, tensor);
-      if (happened) used.set(happened.facts.reason, overview.letters[happened.facts.reason]);
-    });
-    const said = "bar: ‖Δ‖/‖w‖ on a log scale, empty at 1e-6, full at 1; click a row to look inside";
-    legend.textContent = used.size ? said : "";
-  }
-
   function draw() {
     const step = shown();
     slider.max = Math.max(newest(), 0);
@@ -100,7 +91,7 @@ function render({ model, el }) {
     drawAlarms(step, head);
     wide.hidden = !head;
     if (head) rows.update(overview, step, chosen());
-    drawLegend(step);
+    legend.hidden = !head;
     drawCloser(closer, overview, near, step, chosen());
     const name = model.get("tensor");
     if (!name || model.get("closeup").tensor !== name) return;

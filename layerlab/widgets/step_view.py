@@ -129,7 +129,7 @@ class StepView(Drawn):
         if self._ledger.recording and now < self._next_look:
             return
         with self._lock:
-            self._send_overview()
+            self._send_overview(self.step if self.step >= 0 else None)  # what is looked at stays in the page
             self._send_closeup()
         done = time.perf_counter()
         usual = min(done - now, self._cost)  # a single slow one is no reason to stay away

@@ -104,6 +104,27 @@ def test_it_follows_a_running_loop_seldom_and_to_the_end(monkeypatch):
     assert view.overview["count"] == 10
 
 
+def test_the_step_that_is_looked_at_stays_in_the_page_while_more_come(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(step_view.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr("layerlab.show.overview.LONGEST", 10)
+    net = Network.from_article()
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    with ll.watch(net, opt) as ledger:
+        view = StepView(ledger)
+        for index in range(40):
+            task_step(net, opt, "task1")
+            clock[0] += 1
+            if index == 5:
+                view.step = 3
+            if index > 5:
+                first = view.overview["first"]
+                assert first <= 3 < first + len(view.overview["steps"])
+    assert view.overview["count"] == 40
+    view.step = -1
+    assert view.overview["first"] == 30
+
+
 def test_an_update_that_takes_long_comes_less_often(monkeypatch):
     clock = [0.0]
     monkeypatch.setattr(step_view.time, "perf_counter", lambda: clock[0])
