@@ -6,6 +6,7 @@ extension for what stayed), which survives colour blindness; none of them is eve
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from layerlab.record import Reason
@@ -86,3 +87,9 @@ def ink(colour: str) -> str:
 def symbol_and_word(reason: Reason) -> str:
     """``● gradient``."""
     return f"{ALPHABET[reason].symbol} {ALPHABET[reason].word}"
+
+
+def used_words(used: Collection[Reason]) -> str:
+    """List the symbols of these reasons with their words, as a note under a table; ``○ stayed`` once."""
+    words = ("○ stayed" if x.symbol == "○" else symbol_and_word(r) for r, x in ALPHABET.items() if r in used)
+    return "   ".join(dict.fromkeys(words))

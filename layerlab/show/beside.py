@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from layerlab.record import Reason, Step, TensorStep
-from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, symbol_and_word
+from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, symbol_and_word, used_words
 from layerlab.show.answers import RATIO
 from layerlab.show.fold import SMALL, Item, fold
 from layerlab.show.matrix import SHOWN
@@ -47,9 +47,9 @@ def describe_beside(
     """
     if not left and not right:
         return Description(note=NO_STEP)
-    pairs = [one for one in _pairs(left, right) if one.mark == DIFFERS]
-    pairs += [one for one in _pairs(left, right) if one.mark == RESIZED]
-    equal = [one for one in _pairs(left, right) if not one.mark]
+    marked = [(one.mark, one) for one in _pairs(left, right)]
+    pairs = [one for wanted in (DIFFERS, RESIZED) for mark, one in marked if mark == wanted]
+    equal = [one for mark, one in marked if not mark]
     folded = len(pairs) + len(equal) > SMALL and len(equal) > 1
     said = Table(title=_sentence(pairs, len(pairs) + len(equal)), columns=(), rows=())
     return Description(tables=(said, _table(pairs, equal, (left, right), settings, folded)))
@@ -245,10 +245,4 @@ def _notes(pairs: Sequence[_Pair]) -> Iterator[str]:
         yield f"{ALARM} an alarm names it"
     if any(FROZEN in side.marks for side in sides):
         yield f"{FROZEN} frozen"
-    used = {t.reason for side in sides for t in side.steps if t}
-    words = (
-        "○ stayed" if letter.symbol == "○" else symbol_and_word(reason)
-        for reason, letter in ALPHABET.items()
-        if reason in used
-    )
-    yield "   ".join(dict.fromkeys(words))
+    yield used_words({t.reason for side in sides for t in side.steps if t})

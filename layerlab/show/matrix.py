@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from layerlab.record import Alarm, Reason, Step, TensorStep
-from layerlab.show.alphabet import ALPHABET, symbol_and_word
+from layerlab.show.alphabet import ALPHABET, used_words
 from layerlab.show.answers import name_cell
 from layerlab.show.describe import step_table
 from layerlab.show.fold import Item, fold
@@ -139,13 +139,8 @@ def _by_symbol(count: Counter[Reason]) -> Counter[str]:
 
 
 def _notes(steps: Sequence[Step], shown: Sequence[Step]) -> list[str]:
-    used = {t.reason for step in steps for t in step.values()}
-    words = dict.fromkeys(
-        "○ stayed" if letter.symbol == "○" else symbol_and_word(reason)
-        for reason, letter in ALPHABET.items()
-        if reason in used
-    )
-    notes = ["   ".join(words)] if words else []
+    words = used_words({t.reason for step in steps for t in step.values()})
+    notes = [words] if words else []
     if any(not step.completed for step in shown):
         notes.append("! step() raised before it finished")
     return notes

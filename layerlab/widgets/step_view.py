@@ -172,6 +172,9 @@ class StepView(Drawn):
         window = range(first, first + len(self.overview["steps"]))
         reach = 0 if self._ledger.recording else NEAR // 2  # in a running loop the newest step is enough
         near = [i for i in window if name in self._ledger[i].tensors and abs(i - step) <= reach]
+        if near:  # a layer replaced midway keeps its name: pictures side by side have one shape
+            asked = self._ledger[min(near, key=lambda i: abs(i - step))][name].info.shape
+            near = [i for i in near if self._ledger[i][name].info.shape == asked]
         moments = [m for i in near if (m := self._moment(i, name))]
         pictures: dict[str, Any] = {}
         why_not = "" if moments else "values not kept"

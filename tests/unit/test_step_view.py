@@ -204,6 +204,24 @@ def test_a_long_run_is_sent_in_windows():
     assert view.overview["first"] == first
 
 
+def test_a_layer_that_was_replaced_midway_is_shown_in_the_shape_it_had():
+    net = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    opt = torch.optim.SGD(net.parameters(), lr=0.1)
+    with ll.watch(net, opt) as ledger:
+        for step in range(6):
+            if step == 3:
+                net[1] = nn.Linear(3, 5)
+                opt.add_param_group({"params": net[1].parameters()})
+            opt.zero_grad()
+            net(torch.ones(1, 4)).sum().backward()
+            opt.step()
+    view = StepView(ledger, tensor="1.weight")
+    assert (view.closeup["pictures"]["shape"], view.closeup["pictures"]["steps"]) == ([5, 3], [3, 4, 5])
+    view._receive(view, {"more": 0}, [])  # as the page asks for what it has not
+    assert (view.closeup["pictures"]["shape"], view.closeup["pictures"]["steps"]) == ([2, 3], [0, 1, 2])
+    assert set(view.closeup["numbers"]) == {"0", "1", "2"}
+
+
 def test_values_that_were_not_kept():
     view = StepView(trained(keep=[1]), step=0, tensor="output.weight")
     assert view.closeup["pictures"]["steps"] == [1]
