@@ -18,7 +18,7 @@ import numpy.typing as npt
 from layerlab.record import Reason, Step, TensorInfo, TensorStep
 from layerlab.show.alphabet import ALPHABET, ink
 from layerlab.show.answers import GRAD_WORDS, name_cell
-from layerlab.show.judge import changed_outside_too, is_counter, is_surprising, went_backwards
+from layerlab.show.judge import changed_outside_too, is_counter, went_backwards
 from layerlab.show.page import Warn
 from layerlab.show.warn import alarmed_names, is_alarmed, warnings_of
 from layerlab.show.words import plural, printable
@@ -54,15 +54,15 @@ class Overview:
         self._facts: dict[Hashable, int] = {}
         self._said: list[dict[str, Any]] = []
         self._warns: dict[Warn, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._rows)
+        self._alarms: list[list[int]] = []
 
     def read(self, steps: Sequence[Step]) -> None:
         """Encode the steps that are new since the last call."""
         for step in steps[len(self._rows) :]:
             self._rows.append(self._encode(step))
             self._heads.append(self._head(step))
+            if self._heads[-1]["alarms"]:
+                self._note_alarm(len(self._heads) - 1)
 
     def window(self, around: int | None = None) -> dict[str, Any]:
         """Return the newest steps, or those around one step, as many as the budget allows.
@@ -92,16 +92,11 @@ class Overview:
         """
         return [_described(info) for info in self._tensors.values()]
 
-    def _alarms(self) -> list[list[int]]:
-        stretches: list[list[int]] = []
-        for index, head in enumerate(self._heads):
-            if not head["alarms"]:
-                continue
-            if stretches and stretches[-1][1] == index - 1:
-                stretches[-1][1] = index
-            else:
-                stretches.append([index, index])
-        return stretches[:STRETCHES]
+    def _note_alarm(self, index: int) -> None:
+        if self._alarms and self._alarms[-1][1] == index - 1:
+            self._alarms[-1][1] = index
+        else:
+            self._alarms.append([index, index])
 
     def _pack(self, first: int, last: int) -> dict[str, Any]:
         tables = [self._table(row) for row in self._rows[first:last]]
@@ -115,7 +110,7 @@ class Overview:
         return {
             "count": len(self._rows),
             "first": first,
-            "alarms": self._alarms(),
+            "alarms": [list(stretch) for stretch in self._alarms[:STRETCHES]],
             "steps": [head | {"warns": [warned.index(i) for i in head["warns"]]} for head in heads],
             "facts": [self._said[i] for i in used],
             "warns": [asdict(warns[i]) for i in warned],
@@ -137,9 +132,7 @@ class Overview:
     def _encode(self, step: Step) -> npt.NDArray[Any]:
         alarmed = alarmed_names(step.alarms)
         for t in step.values():
-            self._tensors.setdefault(t.name, t.info)
-            if self._tensors[t.name] != t.info:
-                self._tensors[t.name] = t.info
+            self._tensors[t.name] = t.info
         row = np.zeros(len(self._tensors), _ROW)
         row["facts"] = ABSENT
         position = {name: i for i, name in enumerate(self._tensors)}
@@ -151,17 +144,16 @@ class Overview:
 
     def _number(self, t: TensorStep, alarmed: frozenset[str]) -> int:
         marked = is_alarmed(t, alarmed)
-        surprising = is_surprising(t, alarmed)
         sampled = t.parts is not None and t.parts.sampled
         key = (
             *(t.reason, t.moved, t.frozen, t.requires_grad, t.grad, t.grad_stale, t.training),
             *(t.optimizer, t.group, t.weight_decay, t.zero_grad_rows_moved > 0, changed_outside_too(t)),
-            *(went_backwards(t), is_counter(t), t.info.kind, len(t.info.names), marked, surprising, sampled),
+            *(went_backwards(t), is_counter(t), t.info.kind, len(t.info.names), marked, sampled),
         )
         number = self._facts.get(key)
         if number is None:
             number = self._facts[key] = len(self._said)
-            self._said.append(_facts_of(t, alarmed=marked, surprising=surprising))
+            self._said.append(_facts_of(t, alarmed=marked))
         return number
 
     def _head(self, step: Step) -> dict[str, Any]:
@@ -186,7 +178,7 @@ def _described(info: TensorInfo) -> list[Any]:
     return [*said, info.name] if said[0] != info.name else said
 
 
-def _facts_of(t: TensorStep, *, alarmed: bool, surprising: bool) -> dict[str, Any]:
+def _facts_of(t: TensorStep, *, alarmed: bool) -> dict[str, Any]:
     """Say in words what a row says, but for its numbers."""
     held = "none: in no optimizer" if t.group is None else str(t.group)
     if t.optimizer:
@@ -198,7 +190,6 @@ def _facts_of(t: TensorStep, *, alarmed: bool, surprising: bool) -> dict[str, An
         "moved": t.moved,
         "marks": name_cell([t], t.name, alarmed=alarmed).mark,
         "alarmed": alarmed,
-        "surprising": surprising,
         "parameter": parameter,
         "counter": is_counter(t),
         "sampled": t.parts is not None and t.parts.sampled,

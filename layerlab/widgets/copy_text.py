@@ -33,9 +33,6 @@ class CopyText(Drawn):
     def __init__(self, text: str = "", label: str = "copy as PyTorch", **kwargs: Any) -> None:
         super().__init__(text=text, label=label, **kwargs)
 
-    def _heard(self, message: dict[str, Any]) -> None:
-        raise ValueError(f"{message!r}: the script of CopyText sends nothing")
-
     def _as_text(self) -> str:
         return self.text
 

@@ -26,7 +26,7 @@ def front_end(*names: str) -> str:
 class Drawn(Speaks, anywidget.AnyWidget):  # type: ignore[misc]  # its bundle may be None or a tuple
     """A widget that the browser draws.
 
-    A subclass sets ``_esm`` and ``_css`` with `front_end`, defines `_heard` for what its script sends, and
+    A subclass sets ``_esm`` and ``_css`` with `front_end`, defines `_heard` if its script sends anything, and
     its script shows ``error`` (see ``showErrors`` in ``dom.js``).
     """
 
@@ -44,7 +44,7 @@ class Drawn(Speaks, anywidget.AnyWidget):  # type: ignore[misc]  # its bundle ma
 
     def _heard(self, message: dict[str, Any]) -> None:
         """React to a message of the widget's script."""
-        raise NotImplementedError(f"{type(self).__name__} does not define _heard")
+        raise ValueError(f"{message!r}: the script of {type(self).__name__} sends nothing")
 
     def show_error(self, error: BaseException | None) -> None:
         """Say in the widget what went wrong; None takes it away."""

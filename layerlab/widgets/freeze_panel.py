@@ -20,7 +20,7 @@ from layerlab.widgets.base import Shows
 from layerlab.widgets.copy_text import CopyText
 from layerlab.widgets.freeze_code import code
 from layerlab.widgets.freeze_grip import MODEL_GONE
-from layerlab.widgets.freeze_page import as_html, as_text, message
+from layerlab.widgets.freeze_page import Page, message
 from layerlab.widgets.freeze_switchboard import Switchboard, switchboard, ways
 from layerlab.widgets.freeze_tree import FreezeTree
 from layerlab.widgets.keep_keys import KeepKeys
@@ -293,11 +293,12 @@ class FreezePanel(Shows):
         self._copy.text = self.code
 
     def _as_text(self) -> str:
-        return as_text(*self._said())
+        return self._page().text()
 
     def _as_html(self) -> str:
-        return as_html(*self._said())
+        return self._page().html()
 
-    def _said(self) -> tuple[Any, ...]:
+    def _page(self) -> Page:
         groups = self._board.grip.own_groups() if self._board is not None else []
-        return self.method.value, self._rows(), list(self._members()), groups, self.warning, self.code
+        layers = list(self._members())
+        return Page(self.method.value, self._rows(), layers, groups, self.warning, self.code)

@@ -64,24 +64,27 @@ class FreezeTree(Drawn):
             self.send({"kind": "answered", "number": message.get("number")})
 
     def _as_text(self) -> str:
-        return "\n".join(
-            f"{'  ' * row.level}{FROZEN if row.checked == 'true' else ' '} {in_words(row)}"
-            for row in self._rows or ()
-        )
+        return "\n".join(f"{'  ' * (row.level - 1)}{in_words(row)}" for row in self._rows or ())
 
     def _as_html(self) -> str:
-        body = "".join(
-            f"<tr><td>{FROZEN if row.checked == 'true' else ''}</td><th scope='row'>"
-            f"<code>{escape(printable(row.name))}</code></th><td>{escape(details(row))}</td></tr>"
-            for row in self._rows or ()
-        )
-        head = "<th scope='col'>frozen</th><th scope='col'>layer</th><th scope='col'>size</th>"
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        return as_table(self._rows or ())
+
+
+def as_table(rows: Sequence[Row], caption: str = "") -> str:
+    """Write rows as an HTML table; the caption is HTML already."""
+    body = "".join(
+        f"<tr><td>{FROZEN if row.checked == 'true' else ''}</td><th scope='row'>"
+        f"<code>{escape(printable(row.name))}</code></th><td>{escape(details(row))}</td></tr>"
+        for row in rows
+    )
+    head = "<th scope='col'>frozen</th><th scope='col'>layer</th><th scope='col'>size</th>"
+    said = f"<caption>{caption}</caption>" if caption else ""
+    return f"<table>{said}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def in_words(row: Row) -> str:
-    """``layer1 (147,968 parameters; 3 of 20 tensors frozen)``."""
-    return f"{printable(row.name)} ({details(row)})"
+    """``  ❄ layer1 (147,968 parameters)``, or without its sign ``    layer1 (…; 3 of 20 tensors frozen)``."""
+    return f"  {FROZEN if row.checked == 'true' else ' '} {printable(row.name)} ({details(row)})"
 
 
 def details(row: Row) -> str:
