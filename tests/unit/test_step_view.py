@@ -23,6 +23,14 @@ def trained(steps=3, keep="auto", optimizer=torch.optim.AdamW):
     return ledger
 
 
+@pytest.fixture
+def clock(monkeypatch):
+    """The view's clock, in seconds: it stands still until a test moves it."""
+    now = [0.0]
+    monkeypatch.setattr(step_view.time, "perf_counter", lambda: now[0])
+    return now
+
+
 def sent_bytes(trait):
     """Bytes of a trait as ipywidgets sends it: JSON, and buffers."""
     buffers = []
@@ -84,9 +92,7 @@ def test_it_needs_a_ledger():
         StepView(Network())
 
 
-def test_it_follows_a_running_loop_seldom_and_to_the_end(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(step_view.time, "perf_counter", lambda: clock[0])
+def test_it_follows_a_running_loop_seldom_and_to_the_end(clock):
     net = Network.from_article()
     opt = torch.optim.SGD(net.parameters(), lr=0.1)
     counts = []
@@ -104,9 +110,7 @@ def test_it_follows_a_running_loop_seldom_and_to_the_end(monkeypatch):
     assert view.overview["count"] == 10
 
 
-def test_the_step_that_is_looked_at_stays_in_the_page_while_more_come(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(step_view.time, "perf_counter", lambda: clock[0])
+def test_the_step_that_is_looked_at_stays_in_the_page_while_more_come(clock, monkeypatch):
     monkeypatch.setattr("layerlab.show.overview.LONGEST", 10)
     net = Network.from_article()
     opt = torch.optim.SGD(net.parameters(), lr=0.1)
@@ -125,9 +129,7 @@ def test_the_step_that_is_looked_at_stays_in_the_page_while_more_come(monkeypatc
     assert view.overview["first"] == 30
 
 
-def test_an_update_that_takes_long_comes_less_often(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(step_view.time, "perf_counter", lambda: clock[0])
+def test_an_update_that_takes_long_comes_less_often(clock):
     net = Network.from_article()
     opt = torch.optim.SGD(net.parameters(), lr=0.1)
     counts = []
