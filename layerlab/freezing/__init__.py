@@ -67,7 +67,8 @@ class Freeze:
         """Put back what was there before, as far as no other active handle needs it frozen.
 
         Flags, gradients (the same tensor objects), learning rates and the layout of the optimizer's groups
-        return as they were; BatchNorm goes to the mode it was in, or that was asked for since. Optimizer
+        return as they were; but no gradient once an optimizer that holds its parameter has stepped, for it
+        was meant for that step. BatchNorm goes to the mode it was in, or that was asked for since. Optimizer
         state is not touched: after a release old momentum walks on, unless you
         ``optimizer.state.pop(parameter, None)``. Harmless when already released.
         """
@@ -157,7 +158,8 @@ def freeze(
         ``"train"`` leaves modes alone.
     clear_grad
         For ``"requires_grad"``: whether to take away a gradient that is already there, which the next
-        ``optimizer.step()`` would still apply. It returns at release.
+        ``optimizer.step()`` would still apply. It returns at a release before that step, even if
+        ``zero_grad()`` was called meanwhile; not at a later one.
 
     Returns
     -------

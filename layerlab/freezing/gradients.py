@@ -2,12 +2,13 @@
 
 This is also the register of which parameter is held by which handles, in whichever way. It knows
 parameters by identity and keeps none alive. What was there before the first handle took hold returns when
-the last one that needs it changed lets go, so handles may overlap and be released in any order.
+the last one that needs it changed lets go, so handles may overlap and be released in any order. Only a
+gradient does not return once an optimizer that holds its parameter has stepped: it was meant for that step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -33,6 +34,10 @@ class _Hold:
 
     def has(self, *ways: How) -> bool:
         return any(how in ways for how in self.handles.values())
+
+    @property
+    def keeps_grad(self) -> bool:
+        return isinstance(self.grad, torch.Tensor)
 
 
 _holds: Any = WeakTensorKeyDictionary()  # parameter -> _Hold
@@ -138,13 +143,9 @@ def _throw_away(parameter: torch.Tensor) -> None:
 
 
 def _sync_step_hook() -> None:
-    """Have every optimizer look once more before it steps, for as long as a gradient is thrown away.
-
-    DistributedDataParallel writes its averaged gradient, here zeros, after the parameter's own hook ran; with
-    momentum or weight decay those zeros would move the parameter.
-    """
+    """Be told before any optimizer steps, for as long as a gradient is thrown away or kept to be put back."""
     global _step_hook
-    needed = any(held.has("grad_none") for held in _holds.values())
+    needed = any(held.has("grad_none") or held.keeps_grad for held in _holds.values())
     if needed and _step_hook is None:
         _step_hook = register_optimizer_step_pre_hook(_before_step)
     elif not needed and _step_hook is not None:
@@ -153,8 +154,20 @@ def _sync_step_hook() -> None:
 
 
 def _before_step(optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            held: _Hold | None = _holds.get(parameter)
-            if held is not None and held.has("grad_none"):
+    """Forget the gradients that this step would have applied; and throw away what came after our own hook.
+
+    DistributedDataParallel writes its averaged gradient, here zeros, after the parameter's own hook ran; with
+    momentum or weight decay those zeros would move the parameter.
+    """
+    for parameter in in_groups(optimizer):
+        held: _Hold | None = _holds.get(parameter)
+        if held is not None:
+            held.grad = _UNTOUCHED
+            if held.has("grad_none"):
                 parameter.grad = None
+
+
+def in_groups(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    """The parameters that an optimizer holds."""
+    for group in optimizer.param_groups:
+        yield from group["params"]

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Hashable
+from collections.abc import Collection, Hashable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import torch
+from torch.optim.optimizer import Optimizer, register_optimizer_step_pre_hook
+from torch.utils.hooks import RemovableHandle
+from torch.utils.weak import WeakIdRef
+
+from layerlab.freezing.gradients import in_groups
 
 Key: TypeAlias = tuple[Any, ...]
 Snapshot: TypeAlias = dict[Key, Any]
 """From what can change (the flag of this parameter, …) to what it is now; tensors by identity."""
 
 _GONE = object()
+_GRADIENTS = ("grad", "grad now")
 _UNSEEN = ("held", "flag", "grad")  # what follows from the rest, or shows only once all is released
 MOST, MOST_BYTES = 100, 256 * 2**20
 """So many steps are kept, and fewer if they hold gradients of more bytes than that."""
@@ -43,12 +49,22 @@ class Step:
 
     def shows(self, now: Snapshot) -> bool:
         """Whether to undo it would change anything that can be seen."""
-        only_gradients = all(key[0] in ("grad", "grad now") for key in self.before)
+        only_gradients = all(key[0] in _GRADIENTS for key in self.before)
         return any(
             not _same(now.get(key, _GONE), value)
             for key, value in self.before.items()
             if only_gradients or key[0] == "held" or key[0] not in ("grad now", *_UNSEEN)
         )
+
+    def forget_gradients(self, parameters: Collection[WeakIdRef]) -> None:
+        """Know nothing more of the gradients of these parameters."""
+        for key in [key for key in self.before if key[0] in _GRADIENTS and key[1] in parameters]:
+            del self.before[key], self.after[key]
+
+    @property
+    def keeps_gradients(self) -> bool:
+        """Whether it changed any."""
+        return any(key[0] in _GRADIENTS for key in self.before)
 
     def size(self) -> int:
         """Bytes of the gradients that it keeps."""
@@ -57,11 +73,16 @@ class Step:
 
 
 class History:
-    """The last steps, the newest last; a drag of a slider is one."""
+    """The last steps, the newest last; a drag of a slider is one.
+
+    A gradient is for the next step of the optimizer. Once that is taken no undo brings the gradient back: it
+    would be applied twice, or after the ``zero_grad()`` that was to clear it.
+    """
 
     def __init__(self) -> None:
         self._steps: deque[Step] = deque(maxlen=MOST)
         self._sealed = True
+        self._hook: RemovableHandle | None = None
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -88,6 +109,7 @@ class History:
             self._steps.pop()
         while len(self._steps) > 1 and sum(step.size() for step in self._steps) > MOST_BYTES:
             self._steps.popleft()
+        self._sync_hook()
 
     def can_undo(self, now: Snapshot) -> bool:
         """Whether there is a step that can be seen as things are now."""
@@ -99,7 +121,9 @@ class History:
         while self._steps:
             step = self._steps.pop()
             if step.shows(now):
+                self._sync_hook()
                 return step
+        self._sync_hook()
         return None
 
     def leave(self, step: Step) -> None:
@@ -112,6 +136,7 @@ class History:
     def put_back(self, step: Step) -> None:
         """Keep a step after all that could not be undone."""
         self._steps.append(step)
+        self._sync_hook()
 
     def seal(self) -> None:
         """Whatever comes next is another step, be it of the same slider."""
@@ -120,6 +145,21 @@ class History:
     def clear(self) -> None:
         """Forget everything."""
         self._steps.clear()
+        self._sync_hook()
+
+    def _sync_hook(self) -> None:
+        """Be told before any optimizer steps, for as long as there is a gradient to forget."""
+        needed = any(step.keeps_gradients for step in self._steps)
+        if needed and self._hook is None:
+            self._hook = register_optimizer_step_pre_hook(self._before_step)
+        elif not needed and self._hook is not None:
+            self._hook.remove()
+            self._hook = None
+
+    def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        stepping = set(map(WeakIdRef, in_groups(optimizer)))
+        for step in self._steps:
+            step.forget_gradients(stepping)
 
 
 def _same(one: Any, other: Any) -> bool:

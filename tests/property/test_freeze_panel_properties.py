@@ -12,6 +12,7 @@ import weakref
 import pytest
 import torch
 from torch import nn
+from torch.optim import optimizer as optimizer_hooks
 
 from layerlab.freezing import batchnorm_choice, freeze, gradients, learning_rates, ways_held
 from layerlab.widgets import freeze_history, freeze_switchboard
@@ -303,6 +304,7 @@ def test_whatever_happens_the_panel_shows_what_is_so_and_leaves_nothing_behind(
         assert not p._post_accumulate_grad_hooks
     assert all(batchnorm_choice(module) is None for module in play.net.modules())
     assert gradients._step_hook is None
+    assert not optimizer_hooks._global_optimizer_pre_hooks
     gone = weakref.ref(play.net)
     del play, p
     gc.collect()

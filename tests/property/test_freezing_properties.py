@@ -76,7 +76,7 @@ class Rules:
         self.flags = {p: p.requires_grad for p in self.names}
         self.modes = {module: module.training for module in net.modules()}
         self.active = []  # (handle, how, clears, parameters, norms), oldest first
-        self.grads = {}  # the gradient that was there before the first handle cleared it
+        self.grads = {}  # the gradient that was there before the first handle cleared it, until a step
 
     def matching(self, pattern):
         """Parameters, then norm modules, that a glob or module name means."""
@@ -114,6 +114,12 @@ class Rules:
         self.active.remove(entry)
         for p in [p for p in self.grads if p in entry[3] and not self.guards(p)]:
             assert p.grad is self.grads.pop(p), "not the gradient that was there"
+
+    def stepped(self):
+        """Every gradient that a handle took was meant for this step: none comes back, none is there."""
+        for p in self.grads:
+            assert p.grad is None
+        self.grads.clear()
 
     def frozen(self):
         return {p for e in self.active for p in e[3]}
@@ -158,6 +164,7 @@ def train_step(net, optimizer, rules, tokens):
     for p in rules.names:
         assert (p.grad is not None) == (p.requires_grad and "grad_none" not in rules.ways(p))
     step(optimizer, rules.frozen())
+    rules.stepped()
 
 
 def check_failure_changes_nothing(net, optimizer, rules):
@@ -253,6 +260,7 @@ def test_frozen_stays_and_everything_comes_back(
             backward(net, tokens)
         elif operation == "bare step":  # without zero_grad(), with whatever gradients there are
             step(optimizer, rules.frozen_whatever_gradient_was_there())
+            rules.stepped()
         elif operation in ("train", "eval"):
             getattr(net, operation)()
             rules.modes = dict.fromkeys(rules.modes, operation == "train")

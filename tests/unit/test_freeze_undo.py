@@ -191,6 +191,52 @@ def test_training_between_a_step_and_its_undo_does_no_harm(net, optimizer):
     assert net[0].weight.grad is not None
 
 
+@pytest.mark.parametrize("method", ["requires_grad", "grad_none"])
+@pytest.mark.parametrize("back", ["undo", "release", "close"])
+def test_a_loop_that_clears_after_its_step_never_applies_a_gradient_twice(net, optimizer, method, back):
+    """Freeze after backward(), and back after the step: as if that gradient had never been."""
+    panel = FreezePanel(net, optimizer, method=method)
+    panel.clear_grad.value = True
+    net(torch.randn(4, 3)).sum().backward()
+    panel.freeze("0")
+    optimizer.step()
+    optimizer.zero_grad()
+    getattr(panel, back)()
+    assert flags(net) == [True] * 6
+    assert all(p.grad is None for p in net.parameters())
+    panel.close()
+
+
+def test_gradients_that_were_cleared_by_hand_come_back_until_the_next_step(net, optimizer):
+    panel = FreezePanel(net, optimizer)
+    net(torch.randn(4, 3)).sum().backward()
+    gradient = net[0].weight.grad
+    panel.freeze("0")
+    for undone in (True, False):
+        panel._clear_button.click()
+        assert net[0].weight.grad is None
+        if not undone:
+            optimizer.step()
+            optimizer.zero_grad()
+        panel.undo()
+        assert net[0].weight.grad is (gradient if undone else None)
+    assert panel.frozen == ()  # no gradient was left to bring back: this undo took back the freeze
+    panel.close()
+
+
+def test_the_step_of_another_model_s_optimizer_leaves_gradients_to_come_back(net, optimizer):
+    other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    panel = FreezePanel(net, optimizer)
+    net(torch.randn(4, 3)).sum().backward()
+    gradient = net[0].weight.grad
+    panel.freeze("0")
+    panel._clear_button.click()
+    other.step()
+    panel.undo()
+    assert net[0].weight.grad is gradient
+    panel.close()
+
+
 def test_undo_of_what_code_had_frozen(net):
     net[0].requires_grad_(False)
     panel = FreezePanel(net)
@@ -211,3 +257,4 @@ def test_the_history_is_bounded_in_steps_and_in_bytes(monkeypatch):
     for _ in range(5):
         history.record({("grad", 1): torch.zeros(10)}, {("grad", 1): None})
     assert len(history) == 2
+    history.clear()

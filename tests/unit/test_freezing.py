@@ -1,5 +1,7 @@
 """Freezing: what stays still and what moves, the handle, and bad input."""
 
+import copy
+
 import pytest
 import torch
 from frozen_net import (
@@ -63,19 +65,51 @@ def test_what_is_frozen_stays_and_the_rest_moves(net, how, make, set_to_none, pa
 
 @pytest.mark.parametrize("how", ["requires_grad", "grad_none"])
 @pytest.mark.parametrize("make", [sgd, adam])
-def test_a_gradient_that_is_already_there_is_not_applied_and_comes_back(net, how, make):
-    optimizer = make(net)
+def test_a_gradient_that_is_already_there_comes_back_at_a_release_before_the_next_step(net, how, make):
+    other, mine = make(nn.Linear(2, 2)), make(net)
     net(torch.randn(6, 3)).square().sum().backward()
     grads = {name: p.grad for name, p in net.named_parameters()}
     contents = {name: grad.clone() for name, grad in grads.items()}
-    before = values(net)
     with freeze(net, "first", how):
         assert net.first.weight.grad is None
-        optimizer.step()
-        assert not moved(net, before) & FIRST
+        other.step()  # an optimizer that does not hold them: it would not have used them up
     for name, p in net.named_parameters():
         assert p.grad is grads[name]
         assert torch.equal(p.grad, contents[name])
+    before = values(net)
+    mine.step()
+    assert moved(net, before) >= FIRST
+
+
+@pytest.mark.parametrize("how", ["requires_grad", "grad_none"])
+@pytest.mark.parametrize("make", [sgd, adam])
+def test_a_gradient_that_was_there_does_not_outlive_the_step_that_it_was_meant_for(net, how, make):
+    """A loop that clears after the step would add the next gradient to it."""
+    twin, inputs = copy.deepcopy(net), [torch.randn(6, 3) for _ in range(2)]
+    for each in (net, twin):
+        optimizer = make(each)
+        each(inputs[0]).square().sum().backward()
+        before = values(each)
+        with freeze(each, "first", how):
+            assert each.first.weight.grad is None
+            optimizer.step()
+            assert not moved(each, before) & FIRST
+            optimizer.zero_grad()
+        assert all(p.grad is None for p in each.parameters())
+        if each is twin:
+            optimizer.zero_grad()
+        each(inputs[1]).square().sum().backward()
+        optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(net.parameters(), twin.parameters(), strict=True))
+
+
+def test_a_gradient_of_one_s_own_making_is_left_alone_at_release(net):
+    net(torch.randn(6, 3)).square().sum().backward()
+    optimizer, own = sgd(net), torch.ones_like(net.first.weight)
+    with freeze(net, "first"):
+        optimizer.step()
+        net.first.weight.grad = own
+    assert net.first.weight.grad is own
 
 
 def test_the_flag_alone_leaves_the_gradient_and_the_step_applies_it(net):
@@ -198,7 +232,7 @@ def test_sparse_gradients(how):
             assert net.weight.grad is None
         optimizer.step()
     assert not moved(net, before)
-    assert net.weight.grad is grad
+    assert net.weight.grad is (grad if how == "lr_zero" else None)
 
 
 @pytest.mark.parametrize("how", ["requires_grad", "grad_none"])
