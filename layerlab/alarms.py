@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
+from layerlab.called import Called
 from layerlab.record import Alarm, Reason, Step
 from layerlab.rules import RULES, Past, buffers_of_frozen_modules, never_moved
 
 
 class AlarmBook:
-    """Collects alarms over a run, each (code, name) once, with the first step and the count."""
+    """Collects alarms over a run, each (code, name) once, with the first step and the count.
 
-    def __init__(self) -> None:
+    What they say of ``model`` and ``optimizer`` they say in the words of `called`.
+    """
+
+    def __init__(self, called: Called | None = None) -> None:
+        self._called = called or Called()
         self._past: dict[str, Past] = {}
         self._alarms: dict[tuple[str, str], Alarm] = {}
 
@@ -33,10 +38,11 @@ class AlarmBook:
                 past.lr_was_zero_alone = False  # released: nobody woke it behind anyone's back
         found = [a for a in self._apply(step) if not (a.code == "left-frozen" and a.name in held)]
         self._remember(step, held)
-        return self.add(found)
+        return self.add(found, step.optimizer)
 
-    def add(self, found: list[Alarm], *, in_a_step: bool = True) -> list[Alarm]:
-        """Enter alarms found elsewhere; return them, the gravest first. Only steps are counted."""
+    def add(self, found: list[Alarm], optimizer: int | None = None, *, in_a_step: bool = True) -> list[Alarm]:
+        """Enter alarms about an optimizer; return them, the gravest first. Only steps are counted."""
+        found = [self._in_their_words(alarm, optimizer) for alarm in found]
         for alarm in found:
             key = (alarm.code, alarm.name)
             known = self._alarms.get(key)
@@ -48,8 +54,16 @@ class AlarmBook:
 
     def all(self) -> list[Alarm]:
         """Every alarm so far, the gravest first, then by step; with the tensors that never moved."""
-        still = (never_moved(name, past) for name, past in self._past.items())
-        return by_gravity([*self._alarms.values(), *(alarm for alarm in still if alarm)])
+        still = [
+            self._in_their_words(alarm, past.before.optimizer if past.before else None)
+            for name, past in self._past.items()
+            if (alarm := never_moved(name, past))
+        ]
+        return by_gravity([*self._alarms.values(), *still])
+
+    def _in_their_words(self, alarm: Alarm, optimizer: int | None) -> Alarm:
+        what, cure = (self._called.in_their_words(text, optimizer) for text in (alarm.what, alarm.cure))
+        return replace(alarm, what=what, cure=cure)
 
     def _apply(self, step: Step) -> Iterator[Alarm]:
         for tensor in step.tensors.values():

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from layerlab.alarms import AlarmBook, by_gravity
+from layerlab.called import by_the_user
 from layerlab.keeping import Keep, Keeper, Values
 from layerlab.observe import Observer
 from layerlab.reasons import SAMPLE
@@ -92,7 +93,7 @@ class Ledger(Sequence[Step]):
         self._observer: Observer | None = Observer(model, optimizers, elements)
         self._keeper = keeper
         self._steps: list[Step] = []
-        self._book = AlarmBook()
+        self._book = AlarmBook(by_the_user(model, optimizers))
         self._handles: list[RemovableHandle] = []
         self._followers: list[Callable[[], None]] = []
         self._stepping: Optimizer | None = None

@@ -12,6 +12,7 @@ import ipywidgets
 from torch import nn
 from torch.optim import Optimizer
 
+from layerlab.called import Called
 from layerlab.freezing import WAYS
 from layerlab.names import Named, Pattern, bare, find
 from layerlab.widgets import cells
@@ -100,7 +101,7 @@ class FreezePanel(Shows):
         self._clear_button = ipywidgets.Button(description="clear these gradients now")
         self._undo_button.layout.width = self._clear_button.layout.width = "auto"
         self._message = ipywidgets.HTML()
-        self._copy = CopyText(label="copy as PyTorch (for `model` and `optimizer`)")
+        self._copy = CopyText()
         super().__init__()
         self.add_class("layerlab-freeze-panel")
         self._fill(
@@ -173,12 +174,17 @@ class FreezePanel(Shows):
 
     @property
     def code(self) -> str:
-        """The present state of model and optimizer as lines of PyTorch, whoever brought it about."""
+        """The present state of model and optimizer as lines of PyTorch, whoever brought it about.
+
+        They are for the notebook's own variables, or for ``model`` and ``optimizer`` where none holds them.
+        """
         board, inner = self._board, self._inner()
         if board is None or inner is None:
             return ""
-        grip = board.grip
-        return code(self._given() or inner, grip.facts(), grip.own_groups(), clear_grad=grip.clear_grad)
+        grip, called = board.grip, board.called
+        model = inner if called.model != Called().model else self._given() or inner
+        lines = code(model, grip.facts(), grip.own_groups(), clear_grad=grip.clear_grad)
+        return called.in_their_words(lines)
 
     @property
     def warning(self) -> str:
@@ -291,6 +297,9 @@ class FreezePanel(Shows):
         self._clear_button.layout.display = None if late else "none"
         self._message.value = message(state.largest_frozen(rows), self.warning)
         self._copy.text = self.code
+        called = board.called if grip.alive else Called()
+        names = [called.model, *called.optimizers] if grip.optimizer is not None else [called.model]
+        self._copy.label = f"copy as PyTorch (for {' and '.join(f'`{name}`' for name in names)})"
 
     def _as_text(self) -> str:
         return self._page().text()

@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.utils.weak import WeakIdKeyDictionary, WeakIdRef
 
+from layerlab.called import Called, by_the_user
 from layerlab.freezing import WAYS, How, learning_rates
 from layerlab.names import Named, bare, tensors
 from layerlab.widgets import freeze_state as state
@@ -154,10 +155,19 @@ class Switchboard:
         return self.grip.alive and self.history.can_undo(self.grip.snapshot())
 
     @property
+    def called(self) -> Called:
+        """What the notebook's variables call the model and the optimizer."""
+        optimizer = self.grip.optimizer
+        return by_the_user(self.grip.model, [optimizer] if optimizer is not None else [])
+
+    @property
     def warning(self) -> str:
         """What to know about the last action, or else about the model as it is now."""
         if self._notice or not self.grip.alive:
             return self._notice
+        return self.called.in_their_words(self._warning())
+
+    def _warning(self) -> str:
         facts = self.grip.facts()
         if late := state.too_late(facts):
             return warnings.too_late(self.grip.model, [fact.named for fact in late])

@@ -16,7 +16,7 @@ PACKAGE = ROOT / "layerlab"
 # From the ground up. A room imports only from rooms on the floors below its own.
 FLOORS = [
     {"names", "record"},
-    {"bundles", "compare", "keeping"},
+    {"bundles", "called", "compare", "keeping"},
     {"freezing", "groups", "replay", "show", "snapshot"},
     {"reasons", "rules"},
     {"alarms", "observe"},

@@ -1,0 +1,62 @@
+"""What the user's own code calls a model and its optimizers, so that a cure can be pasted as it is."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.optim import Optimizer
+
+from layerlab.names import bare
+
+
+@dataclass(frozen=True)
+class Called:
+    """Names for the ``model`` and ``optimizer`` of cures.
+
+    Attributes
+    ----------
+    model
+        An expression for the model inside all wrappers.
+    optimizers
+        A variable for each optimizer.
+    """
+
+    model: str = "model"
+    optimizers: Sequence[str] = ("optimizer",)
+
+    def in_their_words(self, code: str, optimizer: int | None = None) -> str:
+        """Rewrite code that speaks of ``model`` and ``optimizer``; words of prose stay.
+
+        Parameters
+        ----------
+        optimizer
+            Which one of them ``optimizer`` means, where there are several.
+        """
+        code = re.sub(r"(?<=getattr\()model\b|\bmodel(?=\.\w|\[)", lambda _: self.model, code)
+        several = len(self.optimizers) > 1
+        named = "optimizer" if several and optimizer is None else self.optimizers[optimizer or 0]
+        return re.sub(r"\boptimizer(?=\.\w|\[| = )", lambda _: named, code)
+
+
+def by_the_user(model: nn.Module, optimizers: Sequence[Optimizer]) -> Called:
+    """Look up which variables of the notebook, or of the script that runs, hold these.
+
+    What is in none of them keeps the name that every cure starts from: it may be local to a function.
+    """
+    variables = vars(sys.modules["__main__"])
+    own, wrapped = _name(bare(model), variables), _name(model, variables)
+    if own is None and wrapped is not None:
+        own = wrapped
+        while isinstance(model, (DistributedDataParallel, DataParallel)):
+            model, own = model.module, f"{own}.module"
+    return Called(own or "model", [_name(o, variables) or "optimizer" for o in optimizers] or ["optimizer"])
+
+
+def _name(thing: object, variables: Mapping[str, object]) -> str | None:
+    names = (name for name, value in list(variables.items()) if value is thing)
+    return next((name for name in names if not name.startswith("_")), None)
