@@ -55,8 +55,11 @@ class Shows(Speaks, ipywidgets.VBox):  # type: ignore[misc]  # ipywidgets has no
         self._fill()
 
     def _fill(self, *controls: ipywidgets.Widget) -> None:
-        """Put these controls into the box, in place of those it had; the place for errors stays below."""
-        self.children = (*controls, self._alert)
+        """Put these controls into the box, in place of those it had.
+
+        The place for errors, ``_alert``, comes below unless it is among them.
+        """
+        self.children = controls if self._alert in controls else (*controls, self._alert)
 
     def _listen(self, control: ipywidgets.Widget, react: Callable[[Any], None], trait: str = "value") -> None:
         """Call ``react`` whenever a trait of the control changes (a button: when clicked), until `close`.

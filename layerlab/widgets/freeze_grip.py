@@ -132,6 +132,10 @@ class Grip:
         for parameter, grad in zip(woken, grads, strict=True):
             parameter.requires_grad, parameter.grad = True, grad
 
+    def woken_by_lr(self) -> dict[int, float]:
+        """What is held at lr 0 and has another lr all the same, with that lr."""
+        return {key: float(lr) for key, lr in self._woken_lrs(()).items()}
+
     def _free_by_lr(self) -> set[int]:
         """What code woke by its lr; not where joining its groups would lose that lr or break a scheduler."""
         awake = self._woken_lrs(()).keys()

@@ -105,7 +105,7 @@ class FreezePanel(Shows):
         super().__init__()
         self.add_class("layerlab-freeze-panel")
         self._fill(
-            *(self.depth, self.tree, self.method, self.clear_grad, self._sliders),
+            *(self.depth, self.tree, self.method, self.clear_grad, self._sliders, self._alert),
             *(self._message, ipywidgets.HBox([self._undo_button, self._clear_button], layout=apart)),
             *(self._copy, KeepKeys()),
         )
@@ -159,7 +159,7 @@ class FreezePanel(Shows):
         """Read the model anew; after a notebook cell that happens by itself."""
         if self._board is not None and not self._closed:
             if self._board.grip.alive:
-                self._board.grip.settle()
+                self._board.settle()
             self.show()
 
     @property

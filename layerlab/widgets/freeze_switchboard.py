@@ -38,6 +38,7 @@ class Switchboard:
         """Who shows it: each has a ``show`` to be called after a change."""
         self._notice = ""
         self._released: list[tuple[WeakIdRef, int]] = []  # by the last action, and its version then
+        self._awake: set[int] = set()  # what was said to have another lr than the 0 that it is held at
         self._end = finalize(bare(model), self._forget)
         self._end.atexit = False
 
@@ -139,6 +140,15 @@ class Switchboard:
             raise
         self.history.clear()  # it knows the groups of the other one
         self._tell()
+
+    def settle(self) -> None:
+        """Let go of what code woke; say so once of what it woke by its lr, for that may be a scheduler."""
+        awake = self.grip.woken_by_lr()
+        new = [n for n in tensors(self.grip.model) if id(n.tensor) in awake.keys() - self._awake]
+        if new:
+            self._notice = warnings.woken(new, awake[id(new[0].tensor)])
+        self._awake = set(awake)
+        self.grip.settle()
 
     def close(self) -> None:
         """Release everything and forget the model."""

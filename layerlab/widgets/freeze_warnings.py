@@ -62,6 +62,14 @@ def stays(frozen: Sequence[Fact], groups: Sequence[OwnGroup]) -> str:
     return f"{name} stays frozen: its parameter group has lr = 0. Its slider {sliders} wakes it."
 
 
+def woken(awake: Sequence[Named], lr: float) -> str:
+    """These were held at lr 0, and code gave them another."""
+    return (
+        f"woken: {_first(awake)} was frozen by lr = 0 and has lr {lr:.3g} by now. Code set it, or a "
+        "scheduler, which knows of no freeze; it cannot wake what is frozen by requires_grad."
+    )
+
+
 def not_undone(changed: Sequence[str]) -> str:
     """Undoing the step would destroy what code did since: it is not undone."""
     return f"not undone: code has changed {listing(dict.fromkeys(changed))} since, and that stays."

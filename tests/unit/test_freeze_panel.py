@@ -178,7 +178,11 @@ def test_a_scheduler_wakes_what_is_held_at_lr_0_and_no_later_flip_puts_it_back_t
     optimizer.param_groups[0]["lr"] = 0.05
     panel.refresh()
     assert panel.frozen == ("1",)
+    assert panel.warning.startswith(
+        "woken: 0.weight (and 1 more) was frozen by lr = 0 and has lr 0.05 by now"
+    )
     panel.freeze("2")
+    assert panel.warning == ""
     assert [group["lr"] for group in optimizer.param_groups] == [0.05, 0, 0]
     panel.freeze("0")
     assert [group["lr"] for group in optimizer.param_groups] == [0, 0, 0]
@@ -518,6 +522,10 @@ def test_code_wakes_a_group_that_was_split_off():
     panel.refresh()
     net.train()
     assert [group["lr"] for group in optimizer.param_groups] == [0.1, 0.02]
+    assert panel.warning.startswith("woken: body.weight")
+    panel.release("head")
+    panel.refresh()
+    assert panel.warning == ""  # said once, also where the group has to stay split
     assert (panel.frozen, net.norm.training, "eval()" in panel.code) == ((), True, False)
     optimizer.param_groups[1]["lr"] = 0.1
     panel.refresh()
