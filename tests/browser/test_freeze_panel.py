@@ -145,11 +145,11 @@ def test_lr_slider_copy_and_what_code_does(opened):
     panel.run(2)  # code freezes the output
     panel.is_checked("output", "true")
     panel.row("output").get_by_text("requires_grad by code").wait_for()
-    page.get_by_role("button", name="copy as PyTorch (for `model` and `optimizer`)").click()
+    page.get_by_role("button", name="copy as PyTorch (for `net` and `optimizer`)").click()
     page.get_by_text("copied", exact=True).wait_for()
     copied = panel.lesson.evaluate("() => navigator.clipboard.readText()")
     assert copied == panel.lesson.kernel_eval("panel.code")
-    assert "frozen = [*model.output.parameters()]" in copied
+    assert "frozen = [*net.output.parameters()]" in copied
 
 
 @pytest.mark.parametrize("together", [True, False])

@@ -143,7 +143,7 @@ def test_the_alarm_comes_first_and_leads_to_its_row_and_step(shown):
     lesson, view = shown
     view.get_by_role("button", name="step 1", exact=True).click()  # the newest step has none: it says where
     alarm = view.locator(".layerlab-alarm-box")
-    assert "model.hidden_task1.weight.grad = None" in alarm.inner_text()
+    assert "net.hidden_task1.weight.grad = None" in alarm.inner_text()
     assert alarm.bounding_box()["y"] < view.locator("table").bounding_box()["y"]
     assert row(view, "hidden_task1.weight").get_by_role("img", name="alarm").count() == 1
     assert row(view, "hidden_task1.weight").get_by_role("img", name="frozen").count() == 1
