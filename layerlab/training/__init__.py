@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from layerlab.training.evaluating import Batches, Score, evaluate
 from layerlab.training.features import Features, cached_features
-from layerlab.training.machine import best_device, hardware
+from layerlab.training.machine import best_device, hardware, threads
 from layerlab.training.run import Epoch, Run
 
 __all__ = [
@@ -21,4 +21,5 @@ __all__ = [
     "cached_features",
     "evaluate",
     "hardware",
+    "threads",
 ]

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,8 @@ from torch.optim.lr_scheduler import LRScheduler
 from layerlab.training.evaluating import Batches, evaluate, in_batches
 from layerlab.training.machine import repeatable
 from layerlab.training.saving import load, save
+
+Schedule: TypeAlias = Literal["epoch", "step"]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,9 @@ class Run:
     model
         Gives one output for each class; it is trained where it is: on ``device``.
     optimizer, scheduler
-        The scheduler steps once after each epoch, without a metric.
+        The scheduler steps once after each epoch, without a metric; or after each step of the optimizer.
+    schedule
+        ``"epoch"`` or ``"step"``: which of the two.
     train, test
         The data; without ``test`` nothing is measured but the training loss.
     batch_size
@@ -80,7 +84,7 @@ class Run:
     Raises
     ------
     ValueError
-        There is nothing to train on, or ``batch_size`` or ``test_every`` is under 1.
+        There is nothing to train on; ``batch_size`` or ``test_every`` is under 1; ``schedule`` is neither.
     """
 
     def __init__(
@@ -93,6 +97,7 @@ class Run:
         batch_size: int = 16,
         seed: int = 0,
         scheduler: LRScheduler | None = None,
+        schedule: Schedule = "epoch",
         test_every: int = 1,
         device: torch.device | str = "cpu",
         save_to: Path | None = None,
@@ -103,7 +108,10 @@ class Run:
         for name, number in (("batch_size", batch_size), ("test_every", test_every)):
             if number < 1:
                 raise ValueError(f"{name}={number}: it must be at least 1")
+        if schedule not in get_args(Schedule):
+            raise ValueError(f"schedule={schedule!r} is neither 'epoch' nor 'step'")
         self.model, self.optimizer, self.scheduler = model, optimizer, scheduler
+        self.schedule = schedule
         self.train, self.test = train, test
         self.batch_size, self.seed, self.test_every = batch_size, seed, test_every
         self.device, self.save_to = torch.device(device), save_to
@@ -180,7 +188,7 @@ class Run:
         with torch.random.fork_rng(), repeatable():
             torch.manual_seed(self.seed * 1_000_003 + number)
             loss, right = self._pass(torch.randperm(len(self.train)), after_step)
-        if self.scheduler is not None:
+        if self.scheduler is not None and self.schedule == "epoch":
             self.scheduler.step()
         seconds = time.perf_counter() - began
         test_loss = test_accuracy = None
@@ -201,6 +209,8 @@ class Run:
             loss = cross_entropy(outputs, labels)
             loss.backward()
             self.optimizer.step()
+            if self.scheduler is not None and self.schedule == "step":
+                self.scheduler.step()
             total += loss.detach() * len(labels)
             right += (outputs.detach().argmax(1) == labels).sum()
             if after_step is not None:

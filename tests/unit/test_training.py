@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from layerlab.freezing import freeze
-from layerlab.training import Features, Run, cached_features, evaluate, hardware, run, saving
+from layerlab.training import Features, Run, cached_features, evaluate, hardware, run, saving, threads
 
 
 class Net(nn.Module):
@@ -238,9 +238,35 @@ def test_without_a_file_there_is_nothing_to_resume(tmp_path):
     assert not make().resume()
 
 
-@pytest.mark.parametrize("options", [{"batch_size": 0}, {"test_every": 0}, {"examples": 0}])
+def test_a_schedule_may_step_with_the_optimizer(tmp_path):
+    def begin():
+        run = make(tmp_path, schedule="step", scheduler=None)
+        run.scheduler = torch.optim.lr_scheduler.OneCycleLR(run.optimizer, 0.1, total_steps=12)
+        return run
+
+    lrs = []
+    first = begin()
+    for _ in first.epochs(1, after_step=lambda taken: lrs.append(first.optimizer.param_groups[0]["lr"])):
+        pass
+    again = begin()
+    again.resume()
+    for _ in again.epochs(3, after_step=lambda taken: lrs.append(again.optimizer.param_groups[0]["lr"])):
+        pass
+    alone = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
+    cycle = torch.optim.lr_scheduler.OneCycleLR(alone, 0.1, total_steps=12)
+    expected = []
+    for _ in range(12):
+        alone.step()
+        cycle.step()
+        expected.append(alone.param_groups[0]["lr"])
+    assert lrs == expected
+
+
+@pytest.mark.parametrize(
+    "options", [{"batch_size": 0}, {"test_every": 0}, {"examples": 0}, {"schedule": "batch"}]
+)
 def test_bad_settings_are_refused(options):
-    with pytest.raises(ValueError, match=r"must be at least 1|no example"):
+    with pytest.raises(ValueError, match=r"must be at least 1|no example|neither 'epoch' nor 'step'"):
         make(**options)
 
 
@@ -328,3 +354,11 @@ def test_a_head_that_is_not_the_last_module_is_refused():
 
 def test_hardware_is_said_in_words():
     assert hardware() == f"CPU, {torch.get_num_threads()} thread{'s' * (torch.get_num_threads() != 1)}"
+
+
+def test_threads_are_put_back_also_after_an_error():
+    before = torch.get_num_threads()
+    with pytest.raises(KeyError), threads(1):
+        assert torch.get_num_threads() == 1
+        raise KeyError
+    assert torch.get_num_threads() == before
