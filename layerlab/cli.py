@@ -1,4 +1,4 @@
-"""The command ``layerlab``: open the lessons, look over the installation."""
+"""The command ``layerlab``: open the lessons, train a document's settings, look over the installation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from layerlab import doctor
+from layerlab.cli_reproduce import add_reproduce, run_reproduce
 
 FIRST_LESSON = "00_start_here.ipynb"
 
@@ -105,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
     lab.add_argument(
         "notebook", nargs="?", default=FIRST_LESSON, help="a lesson or any notebook (default: %(default)s)"
     )
+    add_reproduce(commands)
     commands.add_parser("doctor", help="say what is broken in this installation, and the cure")
     return parser
 
@@ -114,6 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = build_parser().parse_args(arguments)
     if chosen.command == "lab":
         return open_lab(chosen.notebook)
+    if chosen.command == "reproduce":
+        return run_reproduce(chosen)
     return doctor.report(doctor.examine())
 
 

@@ -29,6 +29,7 @@ FLOORS = [
     {"lessons_support"},
     {"widgets"},
     {"doctor", "notebook"},
+    {"cli_reproduce"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

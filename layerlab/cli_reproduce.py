@@ -1,0 +1,118 @@
+"""The command ``layerlab reproduce``: the document's five settings at full size, on ants and bees."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from layerlab.experiments.reproduce import Row
+    from layerlab.experiments.transfer import Outcome
+    from layerlab.training import Epoch
+
+ABOUT = """\
+Train a ResNet on ants and bees as "7.2 模型 Finetune" does: 224 pixels, batches of 16, SGD with lr 0.001 and
+momentum 0.9, a tenth of it after every 7 epochs, 25 epochs. Results are written to NAME.json as each setting
+ends. Stop it when you like: the same command goes on after the last epoch that was finished. Images and
+weights are taken from the folder that LAYERLAB_DATA names, else downloaded once."""
+
+
+def add_reproduce(commands: Any) -> None:
+    """Add the command's line to the parser of ``layerlab``."""
+    parser = commands.add_parser(
+        "reproduce",
+        help="train the document's five settings on ants and bees",
+        description=ABOUT,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help="which ones (default: all five)")
+    parser.add_argument(
+        "--architecture", default="resnet18", help="resnet18 or resnet50 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--weights", default="imagenet", help="imagenet, or imagenet-without-layer4 (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--seed", type=int, action="append", metavar="N", help="may be given several times (default: 1)"
+    )
+    parser.add_argument("--epochs", type=int, default=25, help="default: %(default)s, as the document has it")
+    parser.add_argument(
+        "--side", type=int, default=224, help="pixels of an image's side (default: %(default)s)"
+    )
+    parser.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
+    parser.add_argument(
+        "--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s"
+    )
+
+
+def run_reproduce(chosen: argparse.Namespace) -> int:
+    """Train what was chosen; returns the exit status."""
+    from tqdm import tqdm
+
+    from layerlab.data import DataError
+    from layerlab.experiments.reproduce import reproduce, rows
+    from layerlab.experiments.transfer import SETTINGS
+
+    done: list[tuple[Row, Outcome]] = []
+    try:
+        wanted = rows(
+            chosen.settings or tuple(SETTINGS),
+            chosen.architecture,
+            chosen.weights,
+            chosen.seed or (1,),
+            side=chosen.side,
+            epochs=chosen.epochs,
+        )
+        with tqdm(total=sum(row.recipe.epochs for row in wanted), unit="epoch", disable=None) as bar:
+
+            def after_epoch(row: Row, epoch: Epoch) -> None:
+                bar.set_description(f"{row.setting}, epoch {epoch.number}: {_percent(epoch.test_accuracy)}")
+                bar.n = row.recipe.epochs * len(done) + epoch.number
+                bar.refresh()
+
+            outcomes = reproduce(
+                wanted, chosen.out, device=chosen.device, say=bar.write, after_epoch=after_epoch
+            )
+            for row, outcome in outcomes:
+                done.append((row, outcome))
+                bar.write(f"{row.name}: {_percent(outcome.accuracy)}, best {_percent(outcome.best)}")
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (DataError, ValueError, OSError, RuntimeError) as error:
+        print(f"layerlab reproduce: {error}", file=sys.stderr)
+        return 1
+    print(table(done))
+    return 0
+
+
+def table(done: list[tuple[Row, Outcome]]) -> str:
+    """The results, a line a setting, beside what the document prints."""
+    from layerlab.experiments.reproduce import DOCUMENT_SAYS
+
+    lines = [("setting", "seed", "last", "best", "s/epoch", "document")]
+    for row, outcome in done:
+        seconds = sorted(epoch.seconds for epoch in outcome.epochs)[len(outcome.epochs) // 2]
+        lines.append(
+            (
+                f"{row.architecture} {row.setting}",
+                str(row.seed),
+                _percent(outcome.accuracy),
+                _percent(outcome.best),
+                f"{seconds:.2g}",
+                _percent(DOCUMENT_SAYS.get(row.setting) if row.architecture == "resnet18" else None),
+            )
+        )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(c.rjust(w) for c, w in zip(line[1:], widths[1:], strict=True))]
+        )
+        for line in lines
+    )
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{100 * share:.2f} %"
