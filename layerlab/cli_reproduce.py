@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from layerlab.experiments.outcome import Outcome
     from layerlab.experiments.reproduce import Row
-    from layerlab.experiments.transfer import Outcome
     from layerlab.training import Epoch
 
 ABOUT = """\
@@ -53,7 +53,7 @@ def run_reproduce(chosen: argparse.Namespace) -> int:
 
     from layerlab.data import DataError
     from layerlab.experiments.reproduce import reproduce, rows
-    from layerlab.experiments.transfer import SETTINGS
+    from layerlab.experiments.settings import SETTINGS
 
     done: list[tuple[Row, Outcome]] = []
     try:

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import OneCycleLR
 
 from layerlab.data.digits import source, target
-from layerlab.experiments.transfer import HEAD, Outcome, Recipe, Setting, transfer
+from layerlab.experiments.outcome import Outcome
+from layerlab.experiments.settings import HEAD, Recipe, Setting
+from layerlab.experiments.transfer import transfer
 from layerlab.training import Epoch, Run
 
 PER_DIGIT: Final = 2

@@ -17,7 +17,9 @@ import torch
 
 from layerlab.data import Images, ants_and_bees, backbone, recalibrate_batchnorm
 from layerlab.data.backbones import Weights
-from layerlab.experiments.transfer import DOCUMENT, SETTINGS, Outcome, Recipe, Setting, transfer
+from layerlab.experiments.outcome import Outcome
+from layerlab.experiments.settings import DOCUMENT, SETTINGS, Recipe, Setting
+from layerlab.experiments.transfer import transfer
 from layerlab.training import Epoch, best_device
 
 Architecture = Literal["resnet18", "resnet50"]

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
 
 def best_device() -> torch.device:
@@ -37,6 +38,52 @@ def repeatable() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark = before
+
+
+class Chance:
+    """A stream of random numbers of its own: in a block of it PyTorch draws from this stream.
+
+    Each block goes on where the last one ended, and puts back what was there: code between two of them draws
+    as if there were none.
+
+    Parameters
+    ----------
+    seed
+        Of the CPU's and of every GPU's generator.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._outside: list[Tensor] = []
+        with self:
+            torch.manual_seed(seed)
+
+    def __enter__(self) -> Chance:
+        inside, self._outside = self._outside, _random_state()
+        if inside:
+            _set_random_state(inside)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        inside = _random_state()
+        _set_random_state(self._outside)
+        self._outside = inside
+
+
+def _random_state() -> list[Tensor]:
+    state = [torch.get_rng_state()]
+    if torch.cuda.is_available():
+        state += torch.cuda.get_rng_state_all()
+    elif torch.backends.mps.is_available():
+        state += [torch.mps.get_rng_state()]
+    return state
+
+
+def _set_random_state(state: list[Tensor]) -> None:
+    torch.set_rng_state(state[0])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state[1:])
+    elif torch.backends.mps.is_available():
+        torch.mps.set_rng_state(state[1])
 
 
 @contextmanager

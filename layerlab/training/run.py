@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from layerlab.training.evaluating import Batches, evaluate, in_batches
-from layerlab.training.machine import repeatable
+from layerlab.training.machine import Chance, repeatable
 from layerlab.training.saving import load, save
 
 Schedule: TypeAlias = Literal["epoch", "step"]
@@ -118,7 +118,7 @@ class Run:
         self.about = {"seed": seed, "batch size": batch_size, "test every": test_every, **(about or {})}
         self.history: list[Epoch] = []
 
-    def epochs(self, until: int, after_step: Callable[[int], None] | None = None) -> Iterator[Epoch]:
+    def epochs(self, until: int) -> Iterator[Epoch]:
         """Train up to an epoch, and give each one as it ends; nothing if it was reached already.
 
         Stop by leaving the loop over it, or by an interrupt: an epoch that does not end (an error in it,
@@ -128,11 +128,17 @@ class Run:
         ----------
         until
             The number of the last epoch.
-        after_step
-            Called with the number of steps taken in this epoch after each one.
+        """
+        return (epoch for epoch in self.steps(until) if epoch is not None)
+
+    def steps(self, until: int) -> Iterator[Epoch | None]:
+        """The same, a step of the optimizer at a time: None for each, then the epoch once it has ended.
+
+        Between two of them other code may run, draw random numbers, or wait as long as it likes; it may not
+        change the model or the optimizer.
         """
         while len(self.history) < until:
-            yield self._epoch(last=len(self.history) + 1 == until, after_step=after_step)
+            yield from self._epoch(last=len(self.history) + 1 == until)
 
     def resume(self) -> bool:
         """Go on from the file ``save_to``, if it is there.
@@ -170,49 +176,63 @@ class Run:
             "history": [asdict(epoch) for epoch in self.history],
         }
 
-    def _epoch(self, *, last: bool, after_step: Callable[[int], None] | None) -> Epoch:
+    def _epoch(self, *, last: bool) -> Iterator[Epoch | None]:
         before = copy.deepcopy(self._state())
+        number = len(self.history) + 1
+        lrs = tuple(float(group["lr"]) for group in self.optimizer.param_groups)
         try:
-            epoch = self._train_and_measure(len(self.history) + 1, last, after_step)
+            tally = _Tally(self.device)
+            for seconds in self._pass(number, tally):
+                tally.seconds += seconds
+                yield None
+            if self.scheduler is not None and self.schedule == "epoch":
+                self.scheduler.step()
+            test_loss = test_accuracy = None
+            if self.test is not None and (last or number % self.test_every == 0):
+                score = evaluate(self.model, self.test, device=self.device)
+                test_loss, test_accuracy = score.loss, score.accuracy
         except BaseException:
             self._go_to(before)
             raise
+        loss, accuracy = tally.means(len(self.train))
+        epoch = Epoch(number, loss, accuracy, test_loss, test_accuracy, lrs, tally.seconds)
         self.history.append(epoch)
         if self.save_to is not None:
             save(self.save_to, self._state())
-        return epoch
+        yield epoch
 
-    def _train_and_measure(self, number: int, last: bool, after_step: Callable[[int], None] | None) -> Epoch:
-        lrs = tuple(float(group["lr"]) for group in self.optimizer.param_groups)
-        began = time.perf_counter()
-        with torch.random.fork_rng(), repeatable():
-            torch.manual_seed(self.seed * 1_000_003 + number)
-            loss, right = self._pass(torch.randperm(len(self.train)), after_step)
-        if self.scheduler is not None and self.schedule == "epoch":
-            self.scheduler.step()
-        seconds = time.perf_counter() - began
-        test_loss = test_accuracy = None
-        if self.test is not None and (last or number % self.test_every == 0):
-            score = evaluate(self.model, self.test, device=self.device)
-            test_loss, test_accuracy = score.loss, score.accuracy
-        examples = len(self.train)
-        return Epoch(number, loss / examples, right / examples, test_loss, test_accuracy, lrs, seconds)
+    def _pass(self, number: int, tally: _Tally) -> Iterator[float]:
+        """Take a step for each batch, and give the seconds that each took."""
+        seed = self.seed * 1_000_003 + number
+        order = torch.randperm(len(self.train), generator=torch.Generator().manual_seed(seed))
+        chance = Chance(seed)
+        for index in in_batches(order, self.batch_size):
+            began = time.perf_counter()
+            with chance, repeatable():
+                self.model.train()
+                inputs, labels = (t.to(self.device) for t in self.train.batch(index))
+                self.optimizer.zero_grad()
+                outputs = self.model(inputs)
+                loss = cross_entropy(outputs, labels)
+                loss.backward()
+                self.optimizer.step()
+                if self.scheduler is not None and self.schedule == "step":
+                    self.scheduler.step()
+                tally.add(loss.detach(), outputs.detach(), labels)
+            yield time.perf_counter() - began
 
-    def _pass(self, order: Tensor, after_step: Callable[[int], None] | None) -> tuple[float, float]:
-        """Take a step for each batch; return the sum of the losses and how many were right."""
-        total, right = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
-        self.model.train()
-        for taken, index in enumerate(in_batches(order, self.batch_size), start=1):
-            inputs, labels = (t.to(self.device) for t in self.train.batch(index))
-            self.optimizer.zero_grad()
-            outputs = self.model(inputs)
-            loss = cross_entropy(outputs, labels)
-            loss.backward()
-            self.optimizer.step()
-            if self.scheduler is not None and self.schedule == "step":
-                self.scheduler.step()
-            total += loss.detach() * len(labels)
-            right += (outputs.detach().argmax(1) == labels).sum()
-            if after_step is not None:
-                after_step(taken)
-        return total.item(), right.item()
+
+class _Tally:
+    """Sums over the batches of an epoch; they stay on the device until they are asked for."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = 0.0
+        self._loss, self._right = torch.zeros((), device=device), torch.zeros((), device=device)
+
+    def add(self, loss: Tensor, outputs: Tensor, labels: Tensor) -> None:
+        self._loss += loss * len(labels)
+        self._right += (outputs.argmax(1) == labels).sum()
+
+    def means(self, examples: int) -> tuple[float, float]:
+        """Mean loss, and share of right answers."""
+        return self._loss.item() / examples, self._right.item() / examples

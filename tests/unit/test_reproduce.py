@@ -14,7 +14,7 @@ from PIL import Image
 from layerlab import cli
 from layerlab.cli_reproduce import table
 from layerlab.experiments.reproduce import DOCUMENT_SAYS, Row, read, reproduce, rows
-from layerlab.experiments.transfer import SETTINGS
+from layerlab.experiments.settings import SETTINGS
 
 SMALL = {"side": 32, "epochs": 2}
 

@@ -85,8 +85,8 @@ def test_a_run_is_the_loop_one_would_write(whole):
     net, data, test = Net(), Data(21), Data(10, seed=1)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
     for epoch in range(1, 6):
-        torch.manual_seed(epoch)
-        order = torch.randperm(21)
+        order = torch.randperm(21, generator=torch.Generator().manual_seed(epoch))
+        torch.manual_seed(epoch)  # Dropout's
         net.train()
         losses, right = 0.0, 0
         for part in (order[:5], order[5:10], order[10:15], order[15:]):  # the 21st joins the last five
@@ -143,21 +143,50 @@ def test_a_run_stopped_after_any_epoch_and_resumed_from_its_file_is_the_same(sto
 def test_an_epoch_that_does_not_end_never_was(where, error, whole, monkeypatch):
     run_ = make()
     finish(run_, 2)
+    calls = []
 
-    def fail(step=None, *_, **__):
-        if where == "measuring" or step == {"first step": 1, "last step": 4}[where]:
+    def fail(*_, **__):
+        calls.append(1)
+        if len(calls) == {"first step": 1, "last step": 4, "measuring": 1}[where]:
             raise error
 
     before = copy.deepcopy(everything(run_))
     if where == "measuring":
         monkeypatch.setattr(run, "evaluate", fail)
+    else:
+        run_.optimizer.register_step_post_hook(fail)
     with pytest.raises(error):
-        next(run_.epochs(5, after_step=None if where == "measuring" else fail))
+        next(run_.epochs(5))
     monkeypatch.undo()
     now = everything(run_)
     assert all(map(torch.equal, before[0], now[0]))
     assert before[1] == now[1]
+    calls += [1] * 10
     assert same(finish(run_), whole)
+
+
+@pytest.mark.parametrize("taken", [1, 3, 4, 5, 7])
+def test_left_in_the_middle_of_an_epoch_it_begins_that_epoch_anew(taken, whole):
+    run_ = make()
+    steps = run_.steps(5)
+    for _ in range(taken):
+        next(steps)
+    steps.close()
+    assert len(run_.history) == (taken == 5 or taken > 5)
+    assert same(finish(run_), whole)
+
+
+def test_other_code_may_run_and_draw_between_two_steps(whole):
+    run_, taken = make(), 0
+    torch.manual_seed(7)
+    drawn = []
+    for epoch in run_.steps(5):
+        taken += epoch is None
+        drawn.append(torch.rand(1).item())
+    torch.manual_seed(7)
+    assert drawn == [torch.rand(1).item() for _ in range(5 * 4 + 5)]
+    assert taken == 5 * 4
+    assert same(run_, whole)
 
 
 def test_a_full_disk_costs_nothing_but_the_file(tmp_path, whole, monkeypatch):
@@ -246,12 +275,10 @@ def test_a_schedule_may_step_with_the_optimizer(tmp_path):
 
     lrs = []
     first = begin()
-    for _ in first.epochs(1, after_step=lambda taken: lrs.append(first.optimizer.param_groups[0]["lr"])):
-        pass
+    lrs += [first.optimizer.param_groups[0]["lr"] for epoch in first.steps(1) if epoch is None]
     again = begin()
     again.resume()
-    for _ in again.epochs(3, after_step=lambda taken: lrs.append(again.optimizer.param_groups[0]["lr"])):
-        pass
+    lrs += [again.optimizer.param_groups[0]["lr"] for epoch in again.steps(3) if epoch is None]
     alone = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=0.1, momentum=0.9)
     cycle = torch.optim.lr_scheduler.OneCycleLR(alone, 0.1, total_steps=12)
     expected = []

@@ -6,7 +6,8 @@ import pytest
 import torch
 import torchvision
 
-from layerlab.experiments.transfer import Recipe, transfer
+from layerlab.experiments.settings import Recipe
+from layerlab.experiments.transfer import transfer
 from layerlab.training import best_device, cached_features, evaluate, hardware
 
 DEVICES = list(dict.fromkeys(["cpu", best_device().type]))

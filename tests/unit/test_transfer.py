@@ -8,7 +8,9 @@ import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 
-from layerlab.experiments.transfer import DOCUMENT, SETTINGS, Outcome, Recipe, Transfer, transfer
+from layerlab.experiments.outcome import Outcome
+from layerlab.experiments.settings import DOCUMENT, SETTINGS, Recipe, layers
+from layerlab.experiments.transfer import Transfer, transfer
 
 RECIPE = Recipe(epochs=3, batch_size=6, lr=0.1, schedule="constant")
 
@@ -64,8 +66,7 @@ def by_hand(net, lr_of_backbone, *, in_eval, epochs=3, flag=True):
     for parameter in backbone:
         parameter.requires_grad = flag
     for epoch in range(1, epochs + 1):
-        torch.manual_seed(epoch)
-        order = torch.randperm(13)
+        order = torch.randperm(13, generator=torch.Generator().manual_seed(epoch))
         net.train()
         if in_eval:
             net.norm.eval()
@@ -129,12 +130,59 @@ def test_cached_features_change_nothing_but_the_time(net):
         assert (a.train_loss, a.test_loss, a.test_accuracy) == (b.train_loss, b.test_loss, b.test_accuracy)
 
 
+class Deep(nn.Module):
+    """Three layers to freeze, one after the other."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.relu = nn.ReLU()  # holds nothing: no layer to freeze
+        self.second = nn.Sequential(nn.Conv2d(4, 4, 1, bias=False), nn.BatchNorm2d(4), nn.ReLU())
+        self.third = nn.Linear(4, 4)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, images):
+        return self.fc(self.third(self.second(self.relu(self.first(images))).mean((2, 3))))
+
+
+@pytest.mark.parametrize("setting", ["frozen", "lr_zero"])
+@pytest.mark.parametrize(
+    ("upto", "still"),
+    [
+        ("first", {"first"}),
+        ("second", {"first", "second"}),
+        ("third", {"first", "second", "third"}),
+        (None, {"first", "second", "third"}),
+    ],
+)
+def test_frozen_up_to_a_layer_all_after_it_trains(setting, upto, still):
+    torch.manual_seed(0)
+    deep = Deep()
+    assert layers(deep) == ["first", "second", "third"]
+    before = copy.deepcopy(deep)
+    outcome = transfer(setting, deep, TRAIN, TEST, RECIPE, frozen_up_to=upto)
+    moves = {name.partition(".")[0] for name in moved(before, deep.state_dict())}
+    assert moves == {"first", "second", "third", "fc"} - still
+    assert outcome.about["frozen"] == sorted(still)
+
+
+def test_frozen_up_to_what_makes_no_sense(net):
+    for setting, upto, said in (
+        ("frozen", "layer1", "frozen_up_to='layer1': choose one of conv, norm"),
+        ("fine_tune", "conv", "setting='fine_tune' freezes nothing"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            trained(setting, net, frozen_up_to=upto)
+    with pytest.raises(ValueError, match="what comes after it still changes"):
+        trained("frozen", net, frozen_up_to="conv", cached=True)
+
+
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if s != "frozen"])
 def test_what_does_not_stand_still_is_not_cached(setting, net):
-    with pytest.raises(ValueError, match="only a backbone that stands still"):
+    with pytest.raises(ValueError, match=r"that stands still|still changes"):
         trained(setting, net, cached=True)
     recipe = Recipe(epochs=3, batch_size=6, lr=0.1, batchnorm="train")
-    with pytest.raises(ValueError, match="only a backbone that stands still"):
+    with pytest.raises(ValueError, match=r"that stands still|still changes"):
         trained("frozen", net, recipe, cached=True)
 
 
