@@ -174,6 +174,14 @@ def test_an_announcement_that_is_no_number(server, folder):
     all_is_well(server, folder)
 
 
+def test_it_asks_for_the_bytes_as_they_are(server, folder):
+    def uncompressed(handler):
+        return (whole(BODY) if handler.headers["Accept-Encoding"] == "identity" else status(406))(handler)
+
+    server.answer = uncompressed
+    assert fetch(f"{server.url}/photos", NAME).read_bytes() == BODY
+
+
 def test_without_a_network_it_fails(folder):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         nobody = f"http://127.0.0.1:{taken.getsockname()[1]}/photos"
