@@ -43,47 +43,68 @@ def add_reproduce(commands: Any) -> None:
     )
     parser.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
     parser.add_argument(
+        "--digits",
+        action="store_true",
+        help="instead: the embedded task, five seeds of every setting, depth and number of images "
+        "(on one thread; some ten minutes)",
+    )
+    parser.add_argument(
         "--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s"
     )
 
 
 def run_reproduce(chosen: argparse.Namespace) -> int:
     """Train what was chosen; returns the exit status."""
+    try:
+        return _digits(chosen.out) if chosen.digits else _ants_and_bees(chosen)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        return 130
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"layerlab reproduce: {error}", file=sys.stderr)
+        return 1
+
+
+def _digits(folder: Path) -> int:
     from tqdm import tqdm
 
-    from layerlab.data import DataError
+    from layerlab.experiments.digits_sweep import SEEDS, sweep, trials
+
+    path = folder / "digits.json"
+    with tqdm(total=sum(len(trials(seed)) for seed in SEEDS), unit="run", disable=None) as bar:
+        for key in sweep(path, say=bar.write):
+            bar.set_description(key)
+            bar.update()
+    print(f"all there: {path}")
+    return 0
+
+
+def _ants_and_bees(chosen: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
     from layerlab.experiments.reproduce import reproduce, rows
     from layerlab.experiments.settings import SETTINGS
 
     done: list[tuple[Row, Outcome]] = []
-    try:
-        wanted = rows(
-            chosen.settings or tuple(SETTINGS),
-            chosen.architecture,
-            chosen.weights,
-            chosen.seed or (1,),
-            side=chosen.side,
-            epochs=chosen.epochs,
-        )
-        with tqdm(total=sum(row.recipe.epochs for row in wanted), unit="epoch", disable=None) as bar:
+    wanted = rows(
+        chosen.settings or tuple(SETTINGS),
+        chosen.architecture,
+        chosen.weights,
+        chosen.seed or (1,),
+        side=chosen.side,
+        epochs=chosen.epochs,
+    )
+    with tqdm(total=sum(row.recipe.epochs for row in wanted), unit="epoch", disable=None) as bar:
 
-            def after_epoch(row: Row, epoch: Epoch) -> None:
-                bar.set_description(f"{row.setting}, epoch {epoch.number}: {_percent(epoch.test_accuracy)}")
-                bar.n = row.recipe.epochs * len(done) + epoch.number
-                bar.refresh()
+        def after_epoch(row: Row, epoch: Epoch) -> None:
+            bar.set_description(f"{row.setting}, epoch {epoch.number}: {_percent(epoch.test_accuracy)}")
+            bar.n = row.recipe.epochs * len(done) + epoch.number
+            bar.refresh()
 
-            outcomes = reproduce(
-                wanted, chosen.out, device=chosen.device, say=bar.write, after_epoch=after_epoch
-            )
-            for row, outcome in outcomes:
-                done.append((row, outcome))
-                bar.write(f"{row.name}: {_percent(outcome.accuracy)}, best {_percent(outcome.best)}")
-    except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    except (DataError, ValueError, OSError, RuntimeError) as error:
-        print(f"layerlab reproduce: {error}", file=sys.stderr)
-        return 1
+        outcomes = reproduce(wanted, chosen.out, device=chosen.device, say=bar.write, after_epoch=after_epoch)
+        for row, outcome in outcomes:
+            done.append((row, outcome))
+            bar.write(f"{row.name}: {_percent(outcome.accuracy)}, best {_percent(outcome.best)}")
     print(table(done))
     return 0
 

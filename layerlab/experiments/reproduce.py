@@ -7,7 +7,6 @@ fine-tuned from ImageNet, and leaves three settings without a result.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ import torch
 
 from layerlab.data import Images, ants_and_bees, backbone, recalibrate_batchnorm
 from layerlab.data.backbones import Weights
+from layerlab.data.writing import whole
 from layerlab.experiments.outcome import Outcome
 from layerlab.experiments.settings import DOCUMENT, SETTINGS, Recipe, Setting
 from layerlab.experiments.transfer import transfer
@@ -190,13 +190,10 @@ def _check(path: Path, row: Row, outcome: Outcome) -> None:
 
 def write(path: Path, outcome: Outcome) -> None:
     """Write results, whole or not at all."""
+    text = json.dumps(_rounded(outcome.as_dict()), indent=1, ensure_ascii=False)
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        fresh.write_text(json.dumps(_rounded(outcome.as_dict()), indent=1) + "\n", encoding="utf-8")
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with whole(path) as part:
+        part.write_text(text + "\n", encoding="utf-8")
 
 
 def read(path: Path) -> Outcome:

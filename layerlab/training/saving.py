@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from layerlab.data.writing import whole
+
 FORMAT = "layerlab run 1"
 
 
@@ -22,15 +24,10 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
         It cannot be written (no room, no right): the file is as it was before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with fresh.open("wb") as file:
-            torch.save({"format": FORMAT, **state}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
-    finally:
-        fresh.unlink(missing_ok=True)
+    with whole(path) as part, part.open("wb") as file:
+        torch.save({"format": FORMAT, **state}, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: Path, like: Mapping[str, Any], device: torch.device) -> dict[str, Any]:

@@ -1,0 +1,141 @@
+"""The embedded task over many seeds: the five settings, depths of freezing, numbers of labelled images.
+
+Each seed has its own pretraining, its own labelled images and its own order of training.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, Final
+
+from layerlab.data.writing import whole
+from layerlab.experiments.digits import PER_DIGIT, RECIPE, odd_or_even, pretrained
+from layerlab.experiments.outcome import made_with
+from layerlab.experiments.settings import SETTINGS, Recipe, Setting
+from layerlab.training import threads
+
+SEEDS: Final = (0, 1, 2, 3, 4)
+DEPTHS: Final = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+LABELLED: Final = (1, 2, 5, 10, 20)
+STEPS: Final = 40
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training run of the sweep.
+
+    Attributes
+    ----------
+    batchnorm
+        Whether BatchNorm's statistics of a frozen part stand still, ``"eval"``, or not.
+    longer
+        How many times the usual number of steps.
+    """
+
+    seed: int
+    setting: Setting
+    per_digit: int = PER_DIGIT
+    frozen_up_to: str | None = None
+    batchnorm: str = "eval"
+    longer: int = 1
+
+    @property
+    def key(self) -> str:
+        """A name for it."""
+        parts = [f"seed {self.seed}", self.setting, f"{self.per_digit} per digit"]
+        parts += [f"frozen up to {self.frozen_up_to}"] if self.frozen_up_to else []
+        parts += [f"BatchNorm in {self.batchnorm}"] if self.batchnorm != "eval" else []
+        parts += [f"{self.longer} times the steps"] if self.longer != 1 else []
+        return ", ".join(parts)
+
+    @property
+    def recipe(self) -> Recipe:
+        """`STEPS` steps of 20 images, or of all where there are fewer."""
+        images = 10 * self.per_digit
+        batch = min(images, RECIPE.batch_size)
+        epochs = STEPS * batch // images * self.longer
+        batchnorm: Any = self.batchnorm
+        return replace(RECIPE, epochs=epochs, batch_size=batch, test_every=epochs, batchnorm=batchnorm)
+
+
+def trials(seed: int) -> list[Trial]:
+    """All runs of one seed, each once."""
+    every = [Trial(seed, setting) for setting in SETTINGS]
+    every += [Trial(seed, "scratch", longer=3)]
+    every += [Trial(seed, setting, batchnorm="train") for setting in ("frozen", "lr_zero")]
+    every += [Trial(seed, "frozen", frozen_up_to=layer) for layer in DEPTHS[:-1]]
+    for number in LABELLED:
+        every += [Trial(seed, setting, number) for setting in ("scratch", "fine_tune", "frozen")]
+    return list(dict.fromkeys(every))
+
+
+def sweep(path: Path, seeds: Sequence[int] = SEEDS, say: Callable[[str], None] = print) -> Iterator[str]:
+    """Train what the file does not have yet, writing it anew after each run; gives each run's key.
+
+    On one thread: small models are quicker so, and the figures then depend on less.
+
+    Raises
+    ------
+    ValueError
+        There is a file of that name that holds something else.
+    """
+    found = read(path) if path.exists() else {}
+    for seed in seeds:
+        missing = [trial for trial in trials(seed) if trial.key not in found]
+        if not missing:
+            continue
+        with threads(1):
+            say(f"seed {seed}: pretraining")
+            weights = pretrained(seed)
+            for trial in missing:
+                outcome = odd_or_even(
+                    trial.setting,
+                    weights,
+                    seed=seed,
+                    per_digit=trial.per_digit,
+                    recipe=trial.recipe,
+                    frozen_up_to=trial.frozen_up_to,
+                )
+                found[trial.key] = outcome.accuracy
+                told = {"made_with": made_with("cpu"), "accuracy": found}
+                path.parent.mkdir(parents=True, exist_ok=True)
+                with whole(path) as part:
+                    part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+                yield trial.key
+
+
+def read(path: Path) -> dict[str, float]:
+    """The accuracies in a file, by `Trial.key`.
+
+    Raises
+    ------
+    ValueError
+        It holds something else.
+    """
+    try:
+        told: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["accuracy"]
+        assert isinstance(told, dict)
+    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        raise ValueError(f"{path} holds no results of this kind; move it away to have them made") from error
+    return told
+
+
+def over_seeds(found: dict[str, float], seeds: Sequence[int] = SEEDS, **choice: Any) -> tuple[float, float]:
+    """Mean and standard deviation (of the sample) of one choice over the seeds.
+
+    Parameters
+    ----------
+    choice
+        All that `Trial` takes but the seed.
+
+    Raises
+    ------
+    KeyError
+        A run is missing.
+    """
+    figures = [found[Trial(seed, **choice).key] for seed in seeds]
+    return mean(figures), stdev(figures)

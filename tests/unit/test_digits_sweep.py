@@ -1,0 +1,128 @@
+"""The embedded task: its pieces for real, and the sweep's bookkeeping with a stand-in for training."""
+
+import json
+from statistics import mean, stdev
+
+import pytest
+import torch
+
+from layerlab import cli
+from layerlab.experiments import digits, digits_sweep
+from layerlab.experiments.digits_sweep import SEEDS, Trial, over_seeds, read, sweep, trials
+from layerlab.experiments.settings import SETTINGS, Recipe
+
+
+class Done:
+    def __init__(self, accuracy):
+        self.accuracy = accuracy
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """A list of all that was trained, with an accuracy for each that follows from what it was."""
+    calls = []
+
+    def train(setting, weights, *, seed, per_digit, recipe, frozen_up_to):
+        assert weights == f"weights {seed}"
+        assert torch.get_num_threads() == 1
+        calls.append((seed, setting, per_digit, recipe, frozen_up_to))
+        return Done(len(calls) / 1000)
+
+    monkeypatch.setattr(digits_sweep, "odd_or_even", train)
+    monkeypatch.setattr(digits_sweep, "pretrained", lambda seed: f"weights {seed}")
+    return calls
+
+
+def test_a_sweep_trains_each_run_once_and_goes_on_where_it_stopped(trained, tmp_path):
+    path = tmp_path / "out" / "digits.json"
+    running = sweep(path, seeds=(0, 1), say=lambda line: None)
+    for _ in range(7):
+        next(running)
+    running.close()
+    assert len(read(path)) == 7
+    rest = list(sweep(path, seeds=(0, 1), say=lambda line: None))
+    keys = [trial.key for seed in (0, 1) for trial in trials(seed)]
+    assert len(set(keys)) == len(keys)
+    assert rest == keys[7:]
+    assert read(path) == {key: (n + 1) / 1000 for n, key in enumerate(keys)}
+    assert list(sweep(path, seeds=(0, 1), say=lambda line: None)) == []
+    assert len(trained) == len(keys)
+    assert [p.name for p in path.parent.iterdir()] == ["digits.json"]
+    assert json.loads(path.read_text())["made_with"]["hardware"].startswith("CPU")
+
+
+def test_every_question_of_the_lesson_is_among_the_trials():
+    one = {(t.setting, t.per_digit, t.frozen_up_to, t.batchnorm, t.longer) for t in trials(3)}
+    assert {(setting, 2, None, "eval", 1) for setting in SETTINGS} <= one
+    assert {
+        ("frozen", 2, layer, "eval", 1) for layer in ("conv1", "bn1", "layer1", "layer2", "layer3")
+    } <= one
+    for number in (1, 2, 5, 10, 20):
+        assert {(setting, number, None, "eval", 1) for setting in ("scratch", "fine_tune", "frozen")} <= one
+    assert ("scratch", 2, None, "eval", 3) in one
+
+
+@pytest.mark.parametrize(
+    ("per_digit", "epochs", "batch"), [(1, 40, 10), (2, 40, 20), (5, 16, 20), (10, 8, 20), (20, 4, 20)]
+)
+def test_all_runs_take_forty_steps(per_digit, epochs, batch):
+    recipe = Trial(0, "scratch", per_digit).recipe
+    assert (recipe.epochs, recipe.batch_size, recipe.test_every) == (epochs, batch, epochs)
+    assert recipe.epochs * (10 * per_digit) // recipe.batch_size == 40
+    assert Trial(0, "scratch", per_digit, longer=3).recipe.epochs == 3 * epochs
+
+
+def test_mean_and_deviation_over_the_seeds():
+    figures = [0.9, 0.92, 0.97, 0.8, 0.85]
+    found = {Trial(seed, "frozen").key: figure for seed, figure in zip(SEEDS, figures, strict=True)}
+    assert over_seeds(found, setting="frozen") == (mean(figures), stdev(figures))
+    with pytest.raises(KeyError, match="scratch"):
+        over_seeds(found, setting="scratch")
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"accuracy": 3}'])
+def test_a_file_that_holds_something_else_is_kept(content, tmp_path, trained):
+    path = tmp_path / "digits.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="holds no results of this kind; move it away"):
+        list(sweep(path))
+    assert path.read_text() == content
+    assert not trained
+
+
+def test_the_command_sweeps(trained, tmp_path, capsys):
+    assert cli.main(["reproduce", "--digits", "--out", str(tmp_path)]) == 0
+    assert len(read(tmp_path / "digits.json")) == len(trained) == sum(len(trials(seed)) for seed in SEEDS)
+    assert "all there" in capsys.readouterr().out
+
+
+def test_the_task_itself_one_step_of_each_setting():
+    weights = digits.resnet18(10, 0).state_dict()
+    recipe = Recipe(epochs=1, batch_size=20, lr=0.01)
+    accuracies = {
+        setting: digits.odd_or_even(setting, weights, recipe=recipe).accuracy
+        for setting in ("scratch", "frozen")
+    }
+    assert all(0 < accuracy < 1 for accuracy in accuracies.values())
+    with pytest.raises(ValueError, match="starts from pretrained weights"):
+        digits.odd_or_even("fine_tune", None)
+
+
+def test_a_network_for_the_target_takes_the_body_and_not_the_head():
+    source = digits.resnet18(10, 0)
+    net = digits.resnet18(2, 1, source.state_dict())
+    fresh = digits.resnet18(2, 1)
+    assert torch.equal(net.layer4[1].conv2.weight, source.layer4[1].conv2.weight)
+    assert torch.equal(net.bn1.running_var, source.bn1.running_var)
+    assert torch.equal(net.fc.weight, fresh.fc.weight)
+    assert not torch.equal(fresh.conv1.weight, source.conv1.weight)
+
+
+def test_pretraining_learns_and_says_so(monkeypatch):
+    monkeypatch.setattr(digits, "PRETRAINING_EPOCHS", 1)
+    epochs = []
+    weights = digits.pretrained(0, epochs.append)
+    assert weights["fc.weight"].shape == (10, 512)
+    (epoch,) = epochs
+    assert epoch.train_accuracy > 0.3  # of ten classes
+    assert epoch.test_accuracy is not None
