@@ -63,6 +63,17 @@ def _frozen_but_moved(step: Step, t: TensorStep, past: Past) -> Alarm | None:
         )  # fmt: skip
     if t.reason is Reason.UNKNOWN:
         return _alarm("frozen-but-moved", step, t, what, *_shared_history(step))
+    if t.grad in ("nonzero", "nonfinite"):  # frozen by lr = 0
+        why = (
+            "0 times inf or NaN is NaN"
+            if t.grad == "nonfinite"
+            else f"{step.optimizer_type} takes the size of its step from elsewhere, not from lr alone"
+        )
+        return _alarm(
+            "frozen-but-moved", step, t, what,
+            f"lr = 0 does not keep a gradient away, and {why}",
+            f"{path(t.name)}.requires_grad_(False); {path(t.name)}.grad = None  # before optimizer.step()",
+        )  # fmt: skip
     return _alarm(
         "frozen-but-moved", step, t, what,
         f"its gradient is a tensor of zeros, not None: step() does not skip it, and {t.reason} moves it",

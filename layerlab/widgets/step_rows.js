@@ -178,9 +178,10 @@ function drawModule(row, overview, step, shown) {
   const moving = there.filter((one) => one.facts.moved && !one.facts.counter);
   const learned = moving.filter((one) => one.facts.parameter); // not running statistics, where there is other
   const sizes = learned.length ? learned : moving;
-  const largest = sizes.reduce((best, one) => (best && best.ratio >= one.ratio ? best : one), null);
+  const finite = sizes.filter((one) => one.ratio !== Infinity); // what was 0 before has no ratio
+  const largest = (finite.length ? finite : sizes).reduce((best, one) => (best && best.ratio >= one.ratio ? best : one), null);
   moved.replaceChildren(...(largest ? bar(largest.facts, largest.ratio, overview.letters) : []));
-  ratio.replaceChildren(largest ? `≤ ${short(largest.ratio)}` : "0");
+  ratio.replaceChildren(largest ? (finite.length ? "≤ " : "") + sized(largest.facts, largest.ratio) : "0");
   const counts = new Map();
   for (const { facts } of there) {
     const letter = overview.letters[facts.reason];

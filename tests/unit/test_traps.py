@@ -551,3 +551,36 @@ def test_a_handle_released_in_the_run_is_no_scheduler(before_the_first_step):
             optimizer.step()
     assert ledger[-1]["0.weight"].moved
     assert ledger.alarms == []
+
+
+def test_a_nan_gets_through_lr_zero_and_is_not_taken_for_a_zero_gradient():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.SGD(
+        [{"params": net[0].parameters(), "lr": 0.0}, {"params": net[1].parameters()}], lr=0.1
+    )
+    with watch(net, optimizer) as ledger:
+        net(torch.full((3, 2), torch.nan)).sum().backward()
+        optimizer.step()
+    assert net[0].weight.isnan().all()
+    alarm = alarm_of(ledger, "frozen-but-moved", "0.weight")
+    assert alarm.cause == "lr = 0 does not keep a gradient away, and 0 times inf or NaN is NaN"
+
+
+def test_rprop_moves_at_lr_zero_and_is_named():
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    optimizer = torch.optim.Rprop(
+        [{"params": net[0].parameters(), "lr": 0.0}, {"params": net[1].parameters()}], lr=0.1
+    )
+    before = net[0].weight.detach().clone()
+    with watch(net, optimizer) as ledger:
+        net(torch.randn(3, 2)).square().sum().backward()
+        optimizer.step()
+    assert not torch.equal(before, net[0].weight)
+    alarm = alarm_of(ledger, "frozen-but-moved", "0.weight")
+    assert "Rprop takes the size of its step from elsewhere" in alarm.cause
+    model = net
+    exec(alarm.cure, {"model": model})
+    before = net[0].weight.detach().clone()
+    net(torch.randn(3, 2)).square().sum().backward()
+    optimizer.step()
+    assert torch.equal(before, net[0].weight)
