@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -15,33 +13,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from layerlab.experiments.backward_cost import Cost
 from layerlab.experiments.schedules import ScheduleRun
 from layerlab.ledger import Ledger, watch
+from layerlab.lessons_support.chart import Chart, new_figure
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.verdict import Verdict
 from layerlab.show import Shown, table
 from layerlab.show.alphabet import BLUE, GREY, VERMILLION
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 BODY = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 """ResNet18's modules but fc: the chapter's “feature extractor”."""
 STEPS = 3
-
-
-class Chart:
-    """A figure that a notebook shows as an image, and that says elsewhere in words what it shows."""
-
-    def __init__(self, figure: Figure, words: str) -> None:
-        self.figure = figure
-        self._words = words
-
-    def __repr__(self) -> str:
-        return self._words
-
-    def _repr_png_(self) -> bytes:
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-        return buffer.getvalue()
 
 
 def megabytes(count: int) -> float:
@@ -66,12 +46,8 @@ def cost_table(costs: Mapping[str, Cost], title: str) -> Shown:
 
 def time_chart(seconds: Mapping[str, float]) -> Chart:
     """Draw how long each step took, as a share of the first; the words leave out what differs by machine."""
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
     shares = [one / next(iter(seconds.values())) for one in seconds.values()]
-    with style.context(["default", {"font.family": "DejaVu Sans"}]):
-        figure = Figure(figsize=(9, 0.55 + 0.42 * len(shares)), facecolor="white", layout="constrained")
+    with new_figure(9, 0.55 + 0.42 * len(shares), font=10) as figure:
         axes = figure.subplots()
         bars = axes.barh(list(seconds), shares, color=BLUE, height=0.6)
         axes.bar_label(bars, [f"{share:.2f}" for share in shares], padding=4)
@@ -88,13 +64,9 @@ def time_chart(seconds: Mapping[str, float]) -> Chart:
 
 def schedule_chart(runs: Mapping[str, ScheduleRun]) -> Chart:
     """Draw the learning rates of both groups over the steps, a panel for each scheduler."""
-    from matplotlib import style
-    from matplotlib.figure import Figure
-
     columns = 5
     rows = -(-len(runs) // columns)
-    with style.context(["default", {"font.family": "DejaVu Sans", "font.size": 8}]):
-        figure = Figure(figsize=(11.5, 0.4 + 1.55 * rows), facecolor="white", layout="constrained")
+    with new_figure(11.5, 0.4 + 1.55 * rows, font=8) as figure:
         panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).ravel()
         for axes in panels[len(runs) :]:
             axes.set_axis_off()

@@ -1,0 +1,37 @@
+"""A figure of a lesson: an image in a notebook, words elsewhere."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Chart:
+    """A figure that a notebook shows as an image, and that says elsewhere in words what it shows."""
+
+    def __init__(self, figure: Figure, words: str) -> None:
+        self.figure = figure
+        self._words = words
+
+    def __repr__(self) -> str:
+        return self._words
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+        return buffer.getvalue()
+
+
+@contextmanager
+def new_figure(width: float, height: float, font: float = 9) -> Iterator[Figure]:
+    """A white figure of so many inches, its font of so many points, alike whatever matplotlib is set to."""
+    from matplotlib import style
+    from matplotlib.figure import Figure
+
+    with style.context(["default", {"font.family": "DejaVu Sans", "font.size": font}]):
+        yield Figure(figsize=(width, height), facecolor="white", layout="constrained")
