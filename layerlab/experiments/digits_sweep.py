@@ -20,8 +20,7 @@ from layerlab.training import threads
 
 SEEDS: Final = (0, 1, 2, 3, 4)
 DEPTHS: Final = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
-LABELLED: Final = (1, 2, 5, 10, 20)
-STEPS: Final = 40
+LABELLED: Final = (1, 2, 5, 10)
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Trial:
     batchnorm
         Whether BatchNorm's statistics of a frozen part stand still, ``"eval"``, or not.
     longer
-        How many times the usual number of steps.
+        How many times the usual number of epochs.
     """
 
     seed: int
@@ -49,17 +48,20 @@ class Trial:
         parts = [f"seed {self.seed}", self.setting, f"{self.per_digit} per digit"]
         parts += [f"frozen up to {self.frozen_up_to}"] if self.frozen_up_to else []
         parts += [f"BatchNorm in {self.batchnorm}"] if self.batchnorm != "eval" else []
-        parts += [f"{self.longer} times the steps"] if self.longer != 1 else []
+        parts += [f"{self.longer} times the epochs"] if self.longer != 1 else []
         return ", ".join(parts)
 
     @property
     def recipe(self) -> Recipe:
-        """`STEPS` steps of 20 images, or of all where there are fewer."""
-        images = 10 * self.per_digit
-        batch = min(images, RECIPE.batch_size)
-        epochs = STEPS * batch // images * self.longer
+        """The usual one, in batches of 20 images, or of all where there are fewer."""
+        epochs, batch = RECIPE.epochs * self.longer, min(10 * self.per_digit, RECIPE.batch_size)
         batchnorm: Any = self.batchnorm
         return replace(RECIPE, epochs=epochs, batch_size=batch, test_every=epochs, batchnorm=batchnorm)
+
+    @property
+    def cached(self) -> bool:
+        """Whether its backbone stands still, so that features can be cached: bitwise the same, and quick."""
+        return self.setting == "frozen" and self.batchnorm == "eval" and self.frozen_up_to is None
 
 
 def trials(seed: int) -> list[Trial]:
@@ -99,6 +101,7 @@ def sweep(path: Path, seeds: Sequence[int] = SEEDS, say: Callable[[str], None] =
                     per_digit=trial.per_digit,
                     recipe=trial.recipe,
                     frozen_up_to=trial.frozen_up_to,
+                    cached=trial.cached,
                 )
                 found[trial.key] = outcome.accuracy
                 told = {"made_with": made_with("cpu"), "accuracy": found}
