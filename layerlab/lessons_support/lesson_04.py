@@ -1,0 +1,193 @@
+"""Lesson 04's pictures, and the check of its exercise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from statistics import mean
+from typing import Final
+
+import torch
+from torch import nn
+from torch.nn.functional import cross_entropy
+from torch.optim import Optimizer
+
+from layerlab.data import Images
+from layerlab.data.backbones import Weights
+from layerlab.experiments.reproduce import Architecture, Row, read
+from layerlab.experiments.settings import SETTINGS
+from layerlab.ledger import watch
+from layerlab.lessons_support.chart import Chart, new_figure
+from layerlab.lessons_support.checks import Check
+from layerlab.lessons_support.verdict import Verdict
+from layerlab.show import Shown, table
+from layerlab.show.alphabet import BLUE, GREY, VERMILLION
+
+PARTIAL: Final = "imagenet-without-layer4"
+STARTS: Final[tuple[tuple[Architecture, Weights | None, str], ...]] = (
+    ("resnet18", None, "random weights"),
+    ("resnet18", "imagenet", "torchvision's ImageNet weights"),
+    ("resnet18", PARTIAL, "ImageNet weights that lack layer4's convolutions"),
+    ("resnet50", "imagenet", "ImageNet weights, not torchvision's"),
+)
+
+Spread = tuple[float, float]
+"""Mean and standard deviation over seeds."""
+
+
+def images_chart(rows: Mapping[str, Images], columns: int = 12) -> Chart:
+    """Draw the first images of some data sets, a row each, with what they are labelled."""
+    with new_figure(0.75 * columns, 1.15 * len(rows)) as figure:
+        panels = figure.subplots(len(rows), columns, squeeze=False)
+        for (name, images), line in zip(rows.items(), panels, strict=True):
+            for at, axes in enumerate(line):
+                axes.imshow(images.pixels[at, 0].numpy(), cmap="gray_r")
+                axes.set_title(images.classes[int(images.labels[at])], fontsize=9, pad=2)
+                axes.set_xticks([])
+                axes.set_yticks([])
+                axes.spines[:].set_visible(False)
+            line[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    told = "; ".join(f"{name}: {', '.join(images.classes)}" for name, images in rows.items())
+    return Chart(figure, f"the first {columns} images of each task, with their labels ({told})")
+
+
+def accuracy_chart(runs: Mapping[str, Sequence[float]], guess: Mapping[str, float]) -> Chart:
+    """Draw the accuracies of each setting, a dot a run, and beside them what the learner guessed."""
+    with new_figure(9, 0.75 + 0.42 * len(runs)) as figure:
+        axes = figure.subplots()
+        for row, (setting, accuracies) in enumerate(runs.items()):
+            axes.plot([100 * a for a in accuracies], [row] * len(accuracies), "o", color=BLUE, alpha=0.7)
+            if guess.get(setting):
+                axes.plot(100 * guess[setting], row, "x", color=VERMILLION, markersize=9, markeredgewidth=2)
+        axes.plot([], [], "o", color=BLUE, label="a run")
+        if any(guess.values()):
+            axes.plot([], [], "x", color=VERMILLION, markeredgewidth=2, label="your guess")
+        axes.set_yticks(range(len(runs)), list(runs))
+        axes.invert_yaxis()
+        axes.set_xlim(48, 101)
+        axes.axvline(50, color=GREY, linewidth=1, zorder=0)
+        axes.text(50.3, -0.45, "chance", color="#555555", fontsize=8)
+        axes.set_xlabel("test images answered right (%)")
+        axes.legend(loc="lower left", frameon=False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(left=False)
+    lowest = min(runs, key=lambda setting: mean(runs[setting]))
+    return Chart(figure, f"test accuracy of {', '.join(runs)}, a dot a run: {lowest} is lowest by its mean")
+
+
+def spread_chart(lines: Mapping[str, Mapping[str, Spread]], xlabel: str) -> Chart:
+    """Draw mean ± standard deviation of an accuracy, a line for each kind of run.
+
+    Parameters
+    ----------
+    lines
+        From a line's name to its points: from what stands below the axis to mean and deviation.
+    """
+    styles = [(BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREY, ":", "^")]
+    with new_figure(8, 3.2) as figure:
+        axes = figure.subplots()
+        ticks = list(dict.fromkeys(at for points in lines.values() for at in points))
+        for shift, ((name, points), (colour, dash, mark)) in enumerate(
+            zip(lines.items(), styles, strict=False)
+        ):
+            x = [ticks.index(at) + 0.06 * (shift - 1) for at in points]
+            y, error = ([100 * p[part] for p in points.values()] for part in (0, 1))
+            axes.errorbar(x, y, error, color=colour, linestyle=dash, marker=mark, capsize=3, label=name)
+        axes.set_xticks(range(len(ticks)), ticks)
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("test images answered right (%)")
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    said = "; ".join(
+        f"{name}: {', '.join(f'{at} {100 * m:.1f} ± {100 * s:.1f}' for at, (m, s) in points.items())}"
+        for name, points in lines.items()
+    )
+    return Chart(figure, f"test accuracy in %, mean ± standard deviation over the seeds, by {xlabel}. {said}")
+
+
+MakeOptimizer = Callable[[nn.Module], Optimizer]
+
+
+def check_two_rates(make_optimizer: MakeOptimizer) -> Verdict:
+    """Train ResNet18 for a step with the learner's optimizer: 0.01 for fc, a tenth of it for all else.
+
+    Parameters
+    ----------
+    make_optimizer
+        Called with the model; returns the optimizer.
+    """
+    from torchvision.models import resnet18  # slow to import
+
+    check = Check("fc at lr 0.01, the backbone at 0.001", called={"model": "net"})
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = resnet18(num_classes=2)
+        x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    optimizer = check.run(make_optimizer, net)
+    if not isinstance(optimizer, Optimizer):
+        got = type(optimizer).__name__
+        check.that(
+            False, "", f"make_optimizer must return the optimizer, but returned {got}: is its return missing?"
+        )
+        return check.verdict()
+    rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    for part, wanted, members in (
+        ("fc", 0.01, [p for n, p in net.named_parameters() if n.startswith("fc.")]),
+        ("the backbone", 0.001, [p for n, p in net.named_parameters() if not n.startswith("fc.")]),
+    ):
+        found = {rates.get(id(p)) for p in members}
+        missing = sum(id(p) not in rates for p in members)
+        check.that(
+            missing == 0,
+            f"all {len(members)} tensors of {part} are in the optimizer",
+            f"{missing} of {len(members)} tensors of {part} are in no parameter group and would never train",
+        )
+        told = ", ".join(f"{lr:.3g}" for lr in sorted(lr for lr in found if lr is not None))
+        right = all(lr is None or abs(lr - wanted) < 1e-9 for lr in found)
+        check.that(right, f"{part} has lr {wanted}", f"{part} must have lr {wanted}, but has {told}")
+
+    def train_one_step() -> None:
+        optimizer.zero_grad()
+        cross_entropy(net(x), y).backward()
+        optimizer.step()
+
+    with watch(net, optimizer) as ledger:
+        check.run(train_one_step)
+    check.moved(ledger, *(n for n, _ in net.named_parameters()))
+    return check.verdict()
+
+
+def full_size_table(folder: Path, document: Mapping[str, float]) -> Shown:
+    """Show the recorded full-size runs beside the document's, and which ones are missing.
+
+    Parameters
+    ----------
+    folder
+        Holds what ``layerlab reproduce`` wrote.
+    document
+        What the document prints for some of the settings of a ResNet18.
+    """
+    lines = []
+    for architecture, weights, start in STARTS:
+        for setting in SETTINGS if architecture == "resnet18" else list(SETTINGS)[1:]:
+            if (setting == "scratch") != (weights is None):
+                continue
+            row = Row(setting, architecture, weights or "imagenet")
+            path = folder / f"{row.name}.json"
+            outcome = read(path) if path.exists() else None
+            printed = document.get(setting) if architecture == "resnet18" and weights != PARTIAL else None
+            lines.append(
+                {
+                    "network": architecture,
+                    "starts from": start,
+                    "setting": setting,
+                    "the document": _percent(printed),
+                    "ours, last epoch": _percent(outcome.accuracy) if outcome else "not run",
+                    "best epoch": _percent(outcome.best) if outcome else "",
+                }
+            )
+    return table(lines, title="ants and bees, 25 epochs, 153 validation images, one seed")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.2f} %"
