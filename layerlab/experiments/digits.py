@@ -8,6 +8,7 @@ among those does not.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Final
 
 import torch
@@ -18,7 +19,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from layerlab.data.digits import source, target
 from layerlab.experiments.outcome import Outcome
 from layerlab.experiments.settings import HEAD, Recipe, Setting
-from layerlab.experiments.transfer import transfer
+from layerlab.experiments.transfer import Transfer, transfer
 from layerlab.training import Epoch, Run
 
 PER_DIGIT: Final = 2
@@ -113,8 +114,33 @@ def odd_or_even(
     ValueError
         A pretrained setting without weights.
     """
+    train, test = target(per_digit, seed)
+    return transfer(setting, _learner(setting, weights, seed), train, test, recipe, seed=seed, **options)
+
+
+def odd_or_even_lab(weights: dict[str, Tensor] | None) -> Callable[..., Transfer]:
+    """The same task for `layerlab.TrainLab`: a function that gets one run ready.
+
+    Each run takes some 40 steps, of 20 images or of all where there are fewer, and measures eight to ten times.
+
+    Parameters
+    ----------
+    weights
+        From `pretrained`; None if only ``scratch`` will be run.
+    """
+
+    def begin(setting: Setting, frozen_up_to: str | None, lr: float, per_class: int, seed: int) -> Transfer:
+        train, test = target(per_class, seed)
+        batch = min(len(train), RECIPE.batch_size)
+        epochs = RECIPE.epochs * batch // len(train)
+        recipe = replace(RECIPE, epochs=epochs, batch_size=batch, lr=lr, test_every=max(1, epochs // 8))
+        model = _learner(setting, weights, seed)
+        return Transfer(setting, model, train, test, recipe, seed=seed, frozen_up_to=frozen_up_to)
+
+    return begin
+
+
+def _learner(setting: Setting, weights: dict[str, Tensor] | None, seed: int) -> nn.Module:
     if setting != "scratch" and weights is None:
         raise ValueError(f"setting={setting!r} starts from pretrained weights: pass weights=pretrained()")
-    train, test = target(per_digit, seed)
-    model = resnet18(2, seed, None if setting == "scratch" else weights)
-    return transfer(setting, model, train, test, recipe, seed=seed, **options)
+    return resnet18(2, seed, None if setting == "scratch" else weights)
