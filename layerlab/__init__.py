@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from layerlab.widgets.freeze_panel import FreezePanel
     from layerlab.widgets.predict import Predict
     from layerlab.widgets.step_view import StepView
+    from layerlab.widgets.train_lab import TrainLab
 
 __version__ = "0.1.0"
 
@@ -40,6 +41,7 @@ _HOMES = {
     "Predict": "layerlab.widgets.predict",
     "Reason": "layerlab.record",
     "StepView": "layerlab.widgets.step_view",
+    "TrainLab": "layerlab.widgets.train_lab",
     "find": "layerlab.names",
     "freeze": "layerlab.freezing",
     "legend": "layerlab.show",
@@ -57,6 +59,7 @@ __all__ = [
     "Predict",
     "Reason",
     "StepView",
+    "TrainLab",
     "find",
     "freeze",
     "legend",
