@@ -121,7 +121,8 @@ def odd_or_even(
 def odd_or_even_lab(weights: dict[str, Tensor] | None) -> Callable[..., Transfer]:
     """The same task for `layerlab.TrainLab`: a function that gets one run ready.
 
-    Each run takes some 40 steps, of 20 images or of all where there are fewer, and measures eight to ten times.
+    Each run takes some 40 steps, of 20 images or of all where there are fewer, and measures eight times or
+    more.
 
     Parameters
     ----------

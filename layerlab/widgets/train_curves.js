@@ -27,6 +27,12 @@ function runKey(run) {
 const inPercent = (share) => `${(100 * share).toFixed(1)} %`;
 const called = (run) => `${run.number} ${run.name}`;
 
+/** A text of the picture, by its middle line; `side` is where the place lies: left, center or right of it. */
+function textAt(x, y, text, side, kind = "", ink = "") {
+  const place = `left: ${(100 * x) / WIDE}%; top: ${(100 * y) / HIGH}%`;
+  return make("span", { class: `layerlab-${side} ${kind}`, style: ink ? `${place}; color: ${ink}` : place }, text);
+}
+
 /** Of each run the epochs as places on the axis: epochs where they are alike in all runs, steps else. */
 function placed(runs) {
   const begun = runs.filter((run) => run.steps);
@@ -65,6 +71,7 @@ function lossScale(losses) {
 /** Draw the pictures; returns `{node, update(runs, chosen)}`; `moved(run, epoch)` tells where the pointer is. */
 function trainCurves({ moved }) {
   const picture = drawn("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, "aria-hidden": "true" });
+  const texts = make("div", { "aria-hidden": "true" }); // not in the SVG: they keep their size
   const plot = control(
     "div",
     {
@@ -76,6 +83,7 @@ function trainCurves({ moved }) {
       onpointerleave: () => byPointer && seek(null),
     },
     picture,
+    texts,
   );
   const caption = make("figcaption", {});
   const node = make("figure", { class: "layerlab-lab-curves" }, plot, caption);
@@ -137,24 +145,23 @@ function trainCurves({ moved }) {
     const loss = lossScale(lines.flatMap(({ points }) => points.map((point) => point.loss)).filter((one) => one !== null));
     const rightAt = (share) => RIGHT_BOX.bottom - ((RIGHT_BOX.bottom - RIGHT_BOX.top) * (share - low)) / (1 - low || 1);
     const lossAt = (value) => LOSS_BOX.bottom - (LOSS_BOX.bottom - LOSS_BOX.top) * loss.at(value);
-    const parts = [
-      ...axis("test images right", RIGHT_BOX, ticks(low, 1).map((one) => [rightAt(one), `${Math.round(100 * one)} %`])),
-      ...axis(loss.title, LOSS_BOX, loss.ticks.map((one) => [lossAt(one), short(one)])),
-      ...ticks(0, longest).filter(Number.isInteger).map((one) => drawn("text", { x: x(one), y: LOSS_BOX.bottom + 16, "text-anchor": "middle" }, String(one))),
-      drawn("text", { x: RIGHT, y: LOSS_BOX.bottom + 32, "text-anchor": "end" }, unit === "epoch" ? "epochs" : "steps of the optimizer"),
-    ];
+    const wholes = ticks(0, longest).filter(Number.isInteger);
+    const shareTicks = ticks(low, 1).map((share) => [rightAt(share), `${Math.round(100 * share)} %`]);
+    const lossTicks = loss.ticks.map((one) => [lossAt(one), short(one)]);
+    const parts = [...shareTicks, ...lossTicks].map(([y]) => drawn("path", { class: "layerlab-grid", d: `M${LEFT} ${y}H${RIGHT}` }));
+    texts.replaceChildren(
+      textAt(LEFT, RIGHT_BOX.top - 13, "test images right", "left", "layerlab-lab-title"),
+      textAt(LEFT, LOSS_BOX.top - 13, loss.title, "left", "layerlab-lab-title"),
+      ...[...shareTicks, ...lossTicks].map(([y, text]) => textAt(LEFT - 6, y, text, "right")),
+      ...wholes.map((one) => textAt(x(one), LOSS_BOX.bottom + 12, String(one), "center")),
+      textAt(RIGHT, LOSS_BOX.bottom + 28, unit === "epoch" ? "epochs" : "steps of the optimizer", "right"),
+      ...names(lines, x, rightAt),
+    );
     if (at !== null) parts.push(drawn("path", { class: "layerlab-cursor", d: `M${x(at)} ${RIGHT_BOX.top}V${LOSS_BOX.bottom}` }));
     const ordered = [...lines].sort((a, b) => (a.run.number === chosen) - (b.run.number === chosen));
     for (const line of ordered) parts.push(curve(line, x, rightAt, lossAt));
-    parts.push(...names(lines, x, rightAt));
     picture.replaceChildren(...parts);
     say(stops, unit);
-  }
-
-  function axis(title, box, marks) {
-    const grid = marks.map(([y]) => drawn("path", { class: "layerlab-grid", d: `M${LEFT} ${y}H${RIGHT}` }));
-    const texts = marks.map(([y, text]) => drawn("text", { x: LEFT - 6, y: y + 4, "text-anchor": "end" }, text));
-    return [...grid, ...texts, drawn("text", { x: LEFT, y: box.top - 9, class: "layerlab-lab-title" }, title)];
   }
 
   function curve({ run, points }, x, rightAt, lossAt) {
@@ -171,14 +178,14 @@ function trainCurves({ moved }) {
   function names(lines, x, rightAt) {
     const ends = lines.flatMap(({ run, points }) => {
       const last = points.findLast(({ right }) => right !== null);
-      return last ? [{ run, x: x(last.x) + 9, y: rightAt(last.right) + 4 }] : [];
+      return last ? [{ run, x: x(last.x) + 9, y: rightAt(last.right) }] : [];
     });
     ends.sort((a, b) => a.y - b.y);
     ends.forEach((end, i) => (end.y = Math.max(end.y, i ? ends[i - 1].y + LINE : 0)));
-    ends.reverse().forEach((end, i) => (end.y = Math.min(end.y, i ? ends[i - 1].y - LINE : RIGHT_BOX.bottom + 10)));
+    ends.reverse().forEach((end, i) => (end.y = Math.min(end.y, i ? ends[i - 1].y - LINE : RIGHT_BOX.bottom + 6)));
     return ends.map(({ run, x, y }) => {
-      const chosenOne = run.number === chosen ? "layerlab-name layerlab-chosen" : "layerlab-name";
-      return drawn("text", { x, y, class: chosenOne, style: `color: ${run.ink}` }, called(run));
+      const kind = run.number === chosen ? "layerlab-name layerlab-chosen" : "layerlab-name";
+      return textAt(x, y, called(run), "left", kind, run.ink);
     });
   }
 

@@ -137,5 +137,5 @@ def _moved(run: LabRun) -> str:
 
 
 def _sent(value: float | None) -> float | None:
-    """Four figures; JSON has no NaN and no infinity."""
-    return float(f"{value:.4g}") if value is not None and math.isfinite(value) else None
+    """Six figures; JSON has no NaN and no infinity."""
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
