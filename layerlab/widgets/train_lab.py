@@ -303,7 +303,9 @@ class TrainLab(Drawn):
             self.close()
 
     def _shown(self) -> Shown:
-        return Shown(describe_runs(self._runs.all, self._each, self._figures))
+        return Shown(
+            describe_runs(self._runs.all, self._choices.offered["setting"], self._each, self._figures)
+        )
 
     def _as_text(self) -> str:
         return repr(self._shown())

@@ -9,10 +9,15 @@ from typing import Any, Final
 from layerlab.experiments.settings import SETTINGS, Setting
 from layerlab.show.alphabet import BLUE, GREEN, ORANGE, PURPLE, VERMILLION, ink
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import MISSING, printable, short
+from layerlab.show.words import MISSING, plural, printable, short
 from layerlab.widgets.base import in_words
 from layerlab.widgets.train_choices import NAMES, WORDS
 from layerlab.widgets.train_run import LabRun
+
+DRAWN = (
+    "A running notebook draws test accuracy and training loss as each run goes, and how far a step moves "
+    "each layer."
+)
 
 _COLOURS: Final[dict[Setting, str]] = {
     "scratch": VERMILLION,
@@ -62,11 +67,15 @@ def _for_the_page(run: LabRun, again: int) -> dict[str, Any]:
     }
 
 
-def describe_runs(runs: Sequence[LabRun], each: str, figures: bool) -> Description:
+def describe_runs(
+    runs: Sequence[LabRun], settings: Sequence[Setting], each: str, figures: bool
+) -> Description:
     """A table of the runs: the same on every machine, but for the figures that are asked for.
 
     Parameters
     ----------
+    settings
+        Those that are offered: they are explained, or, once there are runs, those of them that were run.
     each
         What the images are counted by: ``"class"``.
     figures
@@ -85,9 +94,10 @@ def describe_runs(runs: Sequence[LabRun], each: str, figures: bool) -> Descripti
         said = [str(run.number), NAMES[run.setting], *_choices(run), _epochs(run), _state(run)]
         said += [*(_figures(run) if figures else [_verdict(run)]), _moved(run)]
         rows.append(Row(tuple(map(Cell, said))))
-    notes = [f"{NAMES[one]}: {WORDS[one]}" for one in SETTINGS if any(run.setting == one for run in runs)]
-    title = f"TrainLab: {len(runs)} run{'s' * (len(runs) != 1)}" if runs else "TrainLab: no run yet"
-    return Description(tables=(Table(title, tuple(columns), tuple(rows), notes=tuple(notes)),))
+    used = [one for one in settings if any(run.setting == one for run in runs)] if runs else settings
+    notes = [f"{NAMES[one]}: {WORDS[one]}" for one in used]
+    title = f"TrainLab: {plural(len(runs), 'run')}" if runs else "TrainLab: no run yet"
+    return Description(tables=(Table(title, tuple(columns), tuple(rows), notes=tuple(notes)),), note=DRAWN)
 
 
 def _depth(run: LabRun) -> str:
