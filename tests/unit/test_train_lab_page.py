@@ -229,7 +229,7 @@ def test_text_and_html_say_the_same_and_nothing_that_differs_between_machines(be
     before = repr(lab)
     assert before.startswith("TrainLab: no run yet\n")
     assert "A running notebook draws test accuracy and training loss" in before
-    assert "lr / 10: pretrained, everything trains" in before
+    assert "lr / 10: pretrained, everything trains" in " ".join(before.split())
     lab.train(setting="frozen", frozen_up_to="first", lr=0.1)
     lab.train(setting="fine_tune", lr=0.1, per_class=4)
     head, *rows = Cells(lab._repr_html_()).rows
