@@ -24,7 +24,7 @@ class InTurns:
     def go(self) -> None:
         """See to it that a task is at work; RuntimeError where no event loop runs."""
         loop = running_loop()
-        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+        if self._task is None or self._task.done():
             self._task = loop.create_task(self._all())
 
     async def done(self) -> None:

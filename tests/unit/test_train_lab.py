@@ -90,8 +90,10 @@ def test_stopped_in_mid_epoch_it_is_at_that_epoch_s_start(bench, lab):
         run = lab.start(setting="lr_zero")
         while not (len(run.epochs) == 2 and run.step == 2):
             await steps(1)
+        kept = run._steps  # alive, so that nothing but stop() ends it
         lab.stop()
         assert (run.state, run.live, run.step) == ("stopped", False, 0)
+        assert kept.gi_frame is None
         await lab.done()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         return run

@@ -3,11 +3,12 @@
 import asyncio
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 import torch
-from lab_net import LAYERS, Bench, fresh, state
+from lab_net import LAYERS, STEPS, Bench, fresh, state
 
 from layerlab.experiments.digits import odd_or_even_lab
 from layerlab.experiments.settings import SETTINGS, Recipe
@@ -148,6 +149,14 @@ def test_update_ratios_are_those_of_the_parameters(setting, upto, frozen, bench,
 def test_few_steps_of_a_long_run_are_watched(bench):
     bench.recipe = Recipe(epochs=95, batch_size=13, lr=0.1, test_every=1)
     assert [look.epoch for look in TrainLab(bench).train().ratios] == [1, *range(10, 91, 10)]
+
+
+def test_a_step_s_time_is_the_usual_one_of_those_not_watched(lab):
+    run = lab.train()
+    run.epochs = tuple(replace(e, seconds=s) for e, s in zip(run.epochs, (90, 3, 6, 30), strict=True))
+    run.ratios = (run.ratios[0], replace(run.ratios[-1], epoch=4))
+    assert run.seconds_a_step == (3 + 6) / 2 / STEPS
+    assert lab.ended[-1]["came_to"][-1].endswith(" ms")
 
 
 def test_on_so_many_threads_and_put_back(bench):
