@@ -68,7 +68,7 @@ def accuracy_chart(runs: Mapping[str, Sequence[float]], guess: Mapping[str, floa
         axes.axvline(50, color=GREY, linewidth=1, zorder=0)
         axes.text(50.3, -0.45, "chance", color="#555555", fontsize=8)
         axes.set_xlabel("test images answered right (%)")
-        axes.legend(loc="lower left", frameon=False)
+        figure.legend(loc="outside right upper", frameon=False)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.tick_params(left=False)
     lowest = min(runs, key=lambda setting: mean(runs[setting]))

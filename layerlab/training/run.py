@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from layerlab.training.evaluating import Batches, evaluate, in_batches
 from layerlab.training.machine import Chance, repeatable
-from layerlab.training.saving import load, save
+from layerlab.training.saving import copied, load, save
 
 Schedule: TypeAlias = Literal["epoch", "step"]
 
@@ -117,6 +116,7 @@ class Run:
         self.device, self.save_to = torch.device(device), save_to
         self.about = {"seed": seed, "batch size": batch_size, "test every": test_every, **(about or {})}
         self.history: list[Epoch] = []
+        self._before: dict[str, Any] = {}
 
     def epochs(self, until: int) -> Iterator[Epoch]:
         """Train up to an epoch, and give each one as it ends; nothing if it was reached already.
@@ -177,7 +177,7 @@ class Run:
         }
 
     def _epoch(self, *, last: bool) -> Iterator[Epoch | None]:
-        before = copy.deepcopy(self._state())
+        before = self._before = copied(self._state(), self._before)
         number = len(self.history) + 1
         lrs = tuple(float(group["lr"]) for group in self.optimizer.param_groups)
         try:

@@ -1,0 +1,73 @@
+"""The recorded results are found, whole, and what the lessons say of them is so."""
+
+from statistics import mean
+
+import pytest
+
+from layerlab.experiments.digits_sweep import DEPTHS, LABELLED, SEEDS, Trial, over_seeds, read, trials
+from layerlab.experiments.recorded import recorded
+from layerlab.experiments.settings import SETTINGS
+
+
+@pytest.fixture(scope="module")
+def found():
+    return read(recorded() / "digits.json")
+
+
+def test_every_run_of_the_sweep_is_there(found):
+    assert set(found) == {trial.key for seed in SEEDS for trial in trials(seed)}
+    assert all(0 <= accuracy <= 1 for accuracy in found.values())
+
+
+def test_scratch_is_below_every_pretrained_setting_for_every_seed_and_by_a_margin(found):
+    pretrained = [setting for setting in SETTINGS if setting != "scratch"]
+    for seed in SEEDS:
+        worst = min(found[Trial(seed, setting).key] for setting in pretrained)
+        assert found[Trial(seed, "scratch").key] < worst
+    margins = [found[Trial(seed, "fine_tune").key] - found[Trial(seed, "scratch").key] for seed in SEEDS]
+    assert mean(margins) > 0.05
+
+
+def test_no_order_among_the_pretrained_settings_can_be_told(found):
+    spreads = [over_seeds(found, setting=setting) for setting in SETTINGS if setting != "scratch"]
+    means = [m for m, _ in spreads]
+    assert max(means) - min(means) < min(deviation for _, deviation in spreads)
+
+
+def test_lr_zero_and_frozen_are_the_same_runs(found):
+    for seed in SEEDS:
+        for batchnorm in ("eval", "train"):
+            one, other = (Trial(seed, s, batchnorm=batchnorm).key for s in ("frozen", "lr_zero"))
+            assert found[one] == found[other]
+
+
+def test_scratch_gains_with_every_step_in_the_number_of_images_and_the_gap_closes(found):
+    scratch = [over_seeds(found, setting="scratch", per_digit=number)[0] for number in LABELLED]
+    assert scratch == sorted(scratch)
+    gaps = [
+        over_seeds(found, setting="fine_tune", per_digit=n)[0] - s
+        for n, s in zip(LABELLED, scratch, strict=True)
+    ]
+    assert gaps == sorted(gaps, reverse=True)
+    assert gaps[0] > 0.2
+    assert gaps[-1] < 0.05
+
+
+def test_three_times_the_epochs_do_not_help_scratch(found):
+    (usual, deviation), (longer, _) = (over_seeds(found, setting="scratch", longer=n) for n in (1, 3))
+    assert abs(usual - longer) < deviation
+
+
+def test_depth_makes_less_difference_than_the_seed(found):
+    by_depth = [over_seeds(found, setting="frozen", frozen_up_to=layer) for layer in DEPTHS[:-1]]
+    by_depth += [over_seeds(found, setting="fine_tune"), over_seeds(found, setting="frozen")]
+    means = [m for m, _ in by_depth]
+    assert max(means) - min(means) < max(deviation for _, deviation in by_depth)
+
+
+def test_a_folder_without_results_is_said(tmp_path):
+    with pytest.raises(FileNotFoundError, match="layerlab reproduce --digits"):
+        recorded([tmp_path])
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "digits.json").write_text("{}")
+    assert recorded([tmp_path]) == tmp_path / "results"
