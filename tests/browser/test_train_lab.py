@@ -59,8 +59,12 @@ ENDLESS = "10"
 STATES = "[run.state for run in lab.runs]"
 RESTART = "() => jupyterapp.shell.currentWidget.sessionContext.restartKernel()"
 INTERRUPT = "() => jupyterapp.shell.currentWidget.sessionContext.session.kernel.interrupt()"
-RAISED = """() => jupyterapp.shell.currentWidget.content.widgets.at(-1).model.outputs.toJSON()
-    .some(output => output.output_type === 'error')"""
+# The error is among the outputs, and the kernel has answered: until then it aborts what it is asked.
+RAISED = """() => {
+    const cell = jupyterapp.shell.currentWidget.content.widgets.at(-1);
+    return cell.model.outputs.toJSON().some(output => output.output_type === 'error')
+        && /\\d/.test(cell.inputArea.promptNode.textContent);
+}"""
 SHUT_DOWN = "() => jupyterapp.shell.currentWidget.sessionContext.shutdown()"
 
 
