@@ -263,8 +263,8 @@ def _line(fate: Fate, tensors: Sequence[tuple[TensorStep, str]], must_move: bool
     )
     said += (f" ({facts})" if facts else "") + (f": {printable(fate.cause)}" if fate.cause else "")
     cure = tensors[0][1]
-    if len({cure for _, cure in tensors}) > 1:
-        cure += f"\n{likewise(len(tensors) - 1)}"
+    if others := len({cure for _, cure in tensors}) - 1:
+        cure += f"\n{likewise(others)}"
     return Line(False, said, cure)
 
 

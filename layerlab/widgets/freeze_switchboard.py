@@ -179,9 +179,11 @@ class Switchboard:
 
     def _warning(self) -> str:
         facts = self.grip.facts()
+        nothing_left = bool(facts) and not any(fact.named.tensor.requires_grad for fact in facts)
         if late := state.too_late(facts):
-            return warnings.too_late(self.grip.model, [fact.named for fact in late])
-        if facts and not any(fact.named.tensor.requires_grad for fact in facts):
+            said = warnings.too_late(self.grip.model, [fact.named for fact in late])
+            return f"{warnings.NOTHING_LEFT} Also {said}" if nothing_left else said
+        if nothing_left:
             return warnings.NOTHING_LEFT
         stored = self._old_momentum()
         return warnings.old_momentum(self.grip.model, stored) if stored else ""

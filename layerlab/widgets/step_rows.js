@@ -196,12 +196,14 @@ function drawModule(row, overview, step, shown) {
   strip.replaceChildren(...shown.map((one) => usual(row, overview, one, step)));
 }
 
-/** What happened to most of a module's parameters in a step (of its buffers, where it has nothing else). */
+/** What happened to most of a module's parameters in a step; to its buffers, where only they moved. */
 function usual(row, overview, one, step) {
   const there = row.below.map((tensor) => overview.row(one, tensor)).filter(Boolean);
   const learned = there.filter(({ facts }) => facts.parameter);
   const counts = new Map();
-  for (const { facts } of learned.length ? learned : there)
+  const moved = there.filter(({ facts }) => facts.moved);
+  const still = !learned.some(({ facts }) => facts.moved);
+  for (const { facts } of still && moved.length ? moved : learned.length ? learned : there)
     counts.set(facts.reason, (counts.get(facts.reason) ?? 0) + 1);
   const most = [...counts].sort(([, a], [, b]) => b - a);
   const attributes = { class: one === step ? "layerlab-now" : "" };

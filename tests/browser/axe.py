@@ -26,14 +26,18 @@ FETCH_TIMEOUT = 120
 
 SERIOUS = ("serious", "critical")
 
-# axe judges what a reader can see, so: folds are opened, and JupyterLab's body, which hides its overflow and
-# has no height, gets one. What axe leaves undecided about contrast counts as a fault, but for symbols, which
-# it never judges: here they are text, and its own arithmetic decides.
+# Before the window is made as high as the notebook: opened folds make that higher.
+OPEN_FOLDS = """include => {
+    for (const selector of include)
+        for (const folded of document.querySelectorAll(`${selector} details`)) folded.open = true;
+}"""
+
+# axe judges what a reader can see, so JupyterLab's body, which hides its overflow and has no height, gets
+# one. What axe leaves undecided about contrast counts as a fault, but for symbols, which it never judges:
+# here they are text, and its own arithmetic decides.
 RUN = """async ({include, exclude, impacts}) => {
     const axe = window.axe, here = include.filter(selector => document.querySelector(selector));
     if (!here.length) return {looked_at: false};
-    for (const selector of here)
-        for (const folded of document.querySelectorAll(`${selector} details`)) folded.open = true;
     document.body.style.minHeight = '100vh';
     const context = {include: here.map(selector => [selector])};
     if (exclude.length) context.exclude = exclude.map(selector => [selector]);
@@ -144,6 +148,7 @@ def faults(lesson: Lesson, include: Sequence[str], exclude: Sequence[str] = ()) 
     if not lesson.page.evaluate("() => Boolean(window.axe)"):
         lesson.page.evaluate(script())
     asked = {"include": list(include), "exclude": list(exclude), "impacts": SERIOUS}
+    lesson.evaluate(OPEN_FOLDS, list(include))
     with lesson.all_in_view():
         answer = lesson.evaluate(RUN, asked)
     assert answer["looked_at"], f"nothing in the page matches {', '.join(include)}"

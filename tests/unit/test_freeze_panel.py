@@ -548,3 +548,14 @@ def test_a_cure_stands_in_lines_of_its_own_that_can_be_copied():
     exec(cure, {"model": net})
     assert [p.grad is None for p in net.parameters()] == [True, False] * 4
     assert panel.warning == ""
+
+
+def test_all_frozen_with_gradients_still_there_says_both():
+    net = nn.Sequential(nn.Linear(2, 2))
+    net(torch.ones(1, 2)).sum().backward()
+    panel = FreezePanel(net)
+    panel.freeze("*")
+    assert panel.warning.startswith("everything is frozen: backward() will raise")
+    assert "too late if step() comes next" in panel.warning
+    panel._clear_button.click()
+    assert panel.warning == "everything is frozen: backward() will raise, for nothing requires a gradient."
