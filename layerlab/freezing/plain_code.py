@@ -13,17 +13,20 @@ from layerlab.names import Named, bare, modules
 
 _WIDTH = 88
 
+_AGAIN = "    if meant:  # none, if these lines have been run before"
 _SPLIT = [
     '    meant = [p for p in group["params"] if id(p) in ids]',
-    '    group["params"] = [p for p in group["params"] if id(p) not in ids]',
-    '    optimizer.add_param_group({**group, "params": meant, "lr": 0.0})',
+    _AGAIN,
+    '        group["params"] = [p for p in group["params"] if id(p) not in ids]',
+    '        optimizer.add_param_group({**group, "params": meant, "lr": 0.0})',
 ]
 _SPLIT_NAMED = [
     '    pairs = list(zip(group["param_names"], group["params"]))',
     "    meant = [(name, p) for name, p in pairs if id(p) in ids]",
-    '    group["param_names"] = [name for name, p in pairs if id(p) not in ids]',
-    '    group["params"] = [p for name, p in pairs if id(p) not in ids]',
-    '    optimizer.add_param_group({**group, "params": meant, "lr": 0.0})',
+    _AGAIN,
+    '        group["param_names"] = [name for name, p in pairs if id(p) not in ids]',
+    '        group["params"] = [p for name, p in pairs if id(p) not in ids]',
+    '        optimizer.add_param_group({**group, "params": meant, "lr": 0.0})',
 ]
 
 

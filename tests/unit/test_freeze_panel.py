@@ -559,3 +559,16 @@ def test_all_frozen_with_gradients_still_there_says_both():
     assert "too late if step() comes next" in panel.warning
     panel._clear_button.click()
     assert panel.warning == "everything is frozen: backward() will raise, for nothing requires a gradient."
+
+
+def test_the_copied_code_pasted_beside_the_panel_changes_nothing():
+    net = Body()
+    optimizer = OPTIM.SGD(net.parameters(), lr=0.1)
+    panel = FreezePanel(net, optimizer, method="lr_zero")
+    panel.freeze("body")
+    before = [(group["lr"], list(map(id, group["params"]))) for group in optimizer.param_groups]
+    exec(panel.code, {"model": net, "optimizer": optimizer})
+    panel.refresh()
+    assert [(g["lr"], list(map(id, g["params"]))) for g in optimizer.param_groups] == before
+    panel.release()
+    assert len(optimizer.param_groups) == 1
