@@ -18,6 +18,15 @@ ACTS = ("start", "pause", "go on", "stop", "remove", "clear", *["step"] * 8)
 
 
 @pytest.fixture(autouse=True)
+def no_loop_runs():
+    """Browser tests before these in the same process leave Playwright's loop running in this thread."""
+    left = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(left)
+
+
+@pytest.fixture(autouse=True)
 def one_thread():
     """Other numbers of threads give other bits."""
     with threads(1):
