@@ -1,11 +1,21 @@
 """What all tests share: one thread, and a closing table by kind of test."""
 
+import asyncio
 import os
 import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture
+def no_loop_runs():
+    """For tests with a loop of their own: browser tests in the same process leave Playwright's running."""
+    left = asyncio._get_running_loop()
+    asyncio._set_running_loop(None)
+    yield
+    asyncio._set_running_loop(left)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -17,13 +17,7 @@ from layerlab.widgets.train_lab import TrainLab
 ACTS = ("start", "pause", "go on", "stop", "remove", "clear", *["step"] * 8)
 
 
-@pytest.fixture(autouse=True)
-def no_loop_runs():
-    """Browser tests before these in the same process leave Playwright's loop running in this thread."""
-    left = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    yield
-    asyncio._set_running_loop(left)
+pytestmark = pytest.mark.usefixtures("no_loop_runs")
 
 
 @pytest.fixture(autouse=True)

@@ -16,14 +16,7 @@ from layerlab.training import threads
 from layerlab.widgets import train_lab
 from layerlab.widgets.train_lab import TrainLab
 
-
-@pytest.fixture(autouse=True)
-def no_loop_runs():
-    """Browser tests before these in the same process leave Playwright's loop running in this thread."""
-    left = asyncio._get_running_loop()
-    asyncio._set_running_loop(None)
-    yield
-    asyncio._set_running_loop(left)
+pytestmark = pytest.mark.usefixtures("no_loop_runs")
 
 
 @pytest.fixture
