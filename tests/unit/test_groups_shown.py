@@ -1,0 +1,98 @@
+"""The list of groups as a table and as code: as it is now, whatever an optimizer or you made of it."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from torch import nn
+
+from layerlab.groups import param_groups
+
+
+class Net(nn.Module):
+    """Two layers with a BatchNorm between; `head` has the same shape as nothing else."""
+
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Linear(3, 4)
+        self.norm = nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, 2)
+
+    def forward(self, x):
+        return self.head(self.norm(self.body(x)))
+
+
+def names(groups):
+    return [group["param_names"] for group in groups]
+
+
+def ids(groups):
+    return [[id(p) for p in group["params"]] for group in groups]
+
+
+def options(groups):
+    return [{k: v for k, v in group.items() if k not in ("params", "param_names")} for group in groups]
+
+
+@pytest.fixture
+def net():
+    return Net()
+
+
+def test_the_table_shows_the_groups_as_they_are_now(net):
+    groups = param_groups(net, {"head": {"lr": 0.1}, "*": {}})
+    assert repr(groups) == (
+        "2 parameter groups: 6 tensors, 34 elements\n"
+        "group    tensors  elements  which                      lr  weight decay\n"
+        "0: head        2        10  head.weight, head.bias    0.1             –\n"
+        "1: *           4        24  body.weight … and 3 more    –             –\n"
+        "  – the optimizer's own"
+    )
+    torch.optim.SGD(groups, lr=0.5, momentum=0.9)
+    lines = repr(groups).splitlines()
+    assert lines[2].split() == ["0:", "head", "2", "10", "head.weight,", "head.bias", "0.1", "0"]
+    assert lines[3].split()[-2:] == ["0.5", "0"]
+    assert "in every group: momentum 0.9" in lines[4]
+    groups[1]["lr"] = 0.25
+    groups.append({"params": [nn.Parameter(torch.ones(1))]})
+    lines = repr(groups).splitlines()
+    assert lines[3].split()[9:12] == ["0.25", "0", "0.9"]  # the new group has no momentum: now a column
+    assert lines[4].split()[:2] == ["2:", "–"]
+
+
+def test_hostile_names_are_escaped():
+    net = nn.Sequential()
+    net.add_module("<script>\u200f", nn.Linear(1, 1))
+    groups = param_groups(net, {"<script>*": {"<b>": "<i>"}})
+    assert "<script>" not in groups._repr_html_()
+    assert "<b>" not in groups._repr_html_()
+    assert "<i>" not in groups._repr_html_()
+    assert "\u200f" not in repr(groups)
+
+
+def test_copies_keep_who_is_who(net):
+    groups = param_groups(net, {"head": {"lr": 0.1}, "*": {}})
+    stream = io.BytesIO(pickle.dumps(groups))
+    for copied in (copy.deepcopy(groups), pickle.load(stream)):
+        assert repr(copied) == repr(groups)
+        assert names(copied) == names(groups)
+        assert set(ids(copied)[0]).isdisjoint(ids(groups)[0])
+
+
+def test_the_same_in_plain_pytorch(net):
+    groups = param_groups(
+        net, {"head": {"lr": 0.1, "betas": (0.8, 0.9)}, "*.bias": {"lr": torch.tensor(2.0)}, "*": {}}
+    )
+    code = groups.as_code()
+    assert code.splitlines()[1] == (
+        '    {"params": [*model.head.parameters()], "lr": 0.1, "betas": (0.8, 0.9)},  # head'
+    )
+    scope = {"model": net, "torch": torch}
+    exec(code, scope)
+    assert [set(i) for i in ids(scope["groups"])] == [set(i) for i in ids(groups)]
+    assert options(scope["groups"]) == options(groups)
+    groups.append({"params": [nn.Parameter(torch.ones(1))]})
+    with pytest.raises(ValueError, match="group 3 has 1 tensor that the model does not have"):
+        groups.as_code()
