@@ -1,0 +1,82 @@
+"""Flags that do nothing, and flags that leave nothing to train."""
+
+from __future__ import annotations
+
+import difflib
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from layerlab.auditing.finding import Finding
+from layerlab.auditing.scene import Scene
+
+FLAG = "requires_grad"
+
+
+def flags_on_modules(scene: Scene) -> Iterator[Finding]:
+    """``module.requires_grad = False`` makes a plain attribute: its parameters keep their flags."""
+    for name, module in scene.modules:
+        for attribute, value in _near_flags(module):
+            parameters = list(module.parameters())
+            if all(p.requires_grad == value for p in parameters):
+                continue  # their flags are what was wanted, or there are none
+            where = scene.path(name)
+            cure = f"{where}.requires_grad_({value})"
+            if attribute == f"{FLAG}_":  # it hides the method
+                cure = f"del {where}.{attribute}; {cure}"
+            still = "train on" if not value else "stay frozen"
+            spelt = "a module has no such flag" if attribute == FLAG else f"the flag is called {FLAG}"
+            yield scene.finding(
+                "flag-on-module" if attribute == FLAG else "misspelt-flag",
+                [name or type(module).__name__],
+                f"{where}.{attribute} = {value} made a plain attribute ({spelt}): "
+                f"parameters below it {still}",
+                cure,
+            )
+
+
+def misspelt_on_parameters(scene: Scene) -> Iterator[Finding]:
+    """``parameter.require_grad = False`` makes a plain attribute of the tensor."""
+    alike: dict[tuple[str, bool], list[str]] = defaultdict(list)
+    for named in scene.parameters:
+        for attribute, value in _near_flags(named.tensor):
+            if named.tensor.requires_grad != value:
+                alike[attribute, value].append(named.name)
+    for (attribute, value), names in alike.items():
+        one = scene.path(names[0])
+        cure = f"{one}.{FLAG} = {value}"
+        if len(names) > 1:
+            cure = (
+                f"for p in {scene.path()}.parameters():\n"
+                f"    if {attribute!r} in vars(p): p.{FLAG} = bool(vars(p)[{attribute!r}])"
+            )
+        yield scene.finding(
+            "misspelt-flag", names,
+            f"{one}.{attribute} = {value} made a plain attribute (the flag is called {FLAG}): it "
+            + ("stays frozen" if value else "trains on"),
+            cure,
+        )  # fmt: skip
+
+
+def _near_flags(thing: Any) -> Iterator[tuple[str, bool]]:
+    """Plain attributes that are yes or no, and named like the flag."""
+    for attribute, value in list(getattr(thing, "__dict__", {}).items()):
+        if isinstance(value, (bool, int)) and difflib.get_close_matches(attribute, [FLAG], cutoff=0.85):
+            yield attribute, bool(value)
+
+
+def everything_frozen(scene: Scene) -> Iterator[Finding]:
+    """Nothing that the optimizers hold, and nothing in the model, requires a gradient."""
+    if not scene.parameters or not scene.optimizers or any(n.tensor.requires_grad for n in scene.parameters):
+        return
+    if any(p.requires_grad for i in range(len(scene.optimizers)) for p in scene.members(i)):
+        return
+    yield scene.finding(
+        "everything-frozen", [type(scene.bare).__name__],
+        'loss.backward() will raise "element 0 of tensors does not require grad": no parameter of the model '
+        "or of an optimizer requires a gradient",
+        f"{scene.path()}.requires_grad_(True)  # or release the part that is to train",
+    )  # fmt: skip
+
+
+RULES = (flags_on_modules, misspelt_on_parameters, everything_frozen)

@@ -1,0 +1,97 @@
+"""What the model ends in, beside what the loss does itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch.nn.functional as F
+from torch import nn
+
+from layerlab.auditing.finding import Finding, Level
+from layerlab.auditing.scene import Scene
+
+_ENDS = {
+    nn.Softmax: "softmax",
+    nn.Softmax2d: "softmax",
+    nn.LogSoftmax: "log_softmax",
+    nn.Sigmoid: "sigmoid",
+    nn.LogSigmoid: "log_sigmoid",
+}
+_FUNCTIONS: dict[Any, str] = {
+    F.cross_entropy: "cross_entropy",
+    F.nll_loss: "nll_loss",
+    F.binary_cross_entropy_with_logits: "binary_cross_entropy_with_logits",
+}
+_LOSSES = {
+    nn.CrossEntropyLoss: "cross_entropy",
+    nn.NLLLoss: "nll_loss",
+    nn.BCEWithLogitsLoss: "binary_cross_entropy_with_logits",
+}
+_TAKES_LOGITS = (
+    "applies {inner} itself: on probabilities the loss can neither reach 0 nor grow, and gradients are small"
+)
+_CLASHES: dict[tuple[str, str], tuple[Level, str]] = {
+    ("softmax", "cross_entropy"): ("error", _TAKES_LOGITS.format(inner="log_softmax")),
+    ("sigmoid", "binary_cross_entropy_with_logits"): ("error", _TAKES_LOGITS.format(inner="a sigmoid")),
+    ("log_softmax", "cross_entropy"): (
+        "note",
+        "applies log_softmax itself: twice is once, and computed twice",
+    ),
+    ("softmax", "nll_loss"): (
+        "error",
+        "takes log-probabilities: of probabilities it is no likelihood, and negative",
+    ),
+}
+"""What a model's end means to a loss, where the two do not go together."""
+
+
+def end_and_loss(scene: Scene) -> Iterator[Finding]:
+    """A softmax (or sigmoid) at the end of a model, and a loss that applies its own."""
+    name, module, certain = _last(scene)
+    end = next((word for kind, word in _ENDS.items() if isinstance(module, kind)), None)
+    if module is None or end is None:
+        return
+    loss = _name_of(scene.loss) or next((told for _, m in scene.modules if (told := _name_of(m))), None)
+    kind = type(module).__name__
+    cure = f"{_assigned(scene, name)} = torch.nn.Identity()  # and {end} where you need probabilities"
+    if loss is None and end == "softmax" and scene.loss is None:
+        yield scene.finding(
+            "double-softmax", [name],
+            f"{kind} stands last in the model: right for a loss that takes probabilities; cross_entropy "
+            "takes the numbers before it, and applies log_softmax itself",
+            cure,
+            level="note",
+        )  # fmt: skip
+    elif loss is not None and (end, loss) in _CLASHES:
+        level, why = _CLASHES[end, loss]
+        if level == "error" and not certain:
+            level = "warning"
+        last = "the model ends in" if certain else "listed last in the model is"
+        yield scene.finding("double-softmax", [name], f"{last} {kind}, and {loss} {why}", cure, level=level)
+
+
+def _last(scene: Scene) -> tuple[str, nn.Module | None, bool]:
+    """The module listed last, through Sequentials; and whether it surely computes the output."""
+    name, module, certain = "", scene.bare, True
+    while True:
+        inner = [(n, m) for n, m in module.named_children() if _name_of(m) is None]
+        if not inner or not (isinstance(module, nn.Sequential) or module is scene.bare):
+            return name, (module if name else None), certain
+        certain = certain and isinstance(module, nn.Sequential)
+        last, module = inner[-1]
+        name = f"{name}.{last}" if name else last
+
+
+def _name_of(loss: Any) -> str | None:
+    found = (word for kind, word in _LOSSES.items() if isinstance(loss, kind))
+    return _FUNCTIONS.get(loss) if not isinstance(loss, nn.Module) and callable(loss) else next(found, None)
+
+
+def _assigned(scene: Scene, name: str) -> str:
+    """What to assign a module to: an item of a Sequential, or an attribute."""
+    path = scene.path(name)
+    return path if not path.startswith("getattr") else f"{scene.path()}.get_submodule({name!r})"
+
+
+RULES = (end_and_loss,)

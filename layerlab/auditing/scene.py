@@ -1,0 +1,223 @@
+"""What an audit looks at, read once: who holds which tensor, what is frozen, what the user calls it all."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel
+
+from layerlab.auditing.finding import CODES, Finding, Level
+from layerlab.called import by_the_user
+from layerlab.freezing import how_frozen
+from layerlab.freezing.plain_code import path
+from layerlab.names import Named, bare, modules, tensors
+from layerlab.show.words import printable, some
+
+
+@dataclass(eq=False)
+class Scene:
+    """The model with its optimizers, schedulers and loss. Rules read it and change nothing."""
+
+    model: nn.Module
+    """As given, wrappers included."""
+    optimizers: Sequence[Optimizer]
+    schedulers: Sequence[Any]
+    loss: Callable[..., Any] | None = None
+
+    def finding(
+        self, code: str, names: Sequence[str], effect: str, cure: str, level: Level | None = None
+    ) -> Finding:
+        """A finding of this code, at its usual level unless told; what cannot be seen in names is shown."""
+        shown = tuple(printable(name) for name in names)
+        effect, cure = printable(effect), "\n".join(map(printable, cure.splitlines()))
+        return Finding(code, level or CODES[code][0], some(shown), effect, cure, shown)
+
+    # -- tensors and modules
+
+    @cached_property
+    def bare(self) -> nn.Module:
+        """The model inside its wrappers."""
+        return bare(self.model)
+
+    @cached_property
+    def parameters(self) -> list[Named]:
+        """The model's parameters, each once."""
+        return [named for named in tensors(self.model) if named.kind == "parameter"]
+
+    @cached_property
+    def buffers(self) -> list[Named]:
+        """The model's buffers, each once."""
+        return [named for named in tensors(self.model) if named.kind == "buffer"]
+
+    @cached_property
+    def modules(self) -> list[tuple[str, nn.Module]]:
+        """Every module once, the model itself named ``""``."""
+        return modules(self.model)
+
+    @cached_property
+    def own(self) -> dict[int, Named]:
+        """The model's parameters by identity."""
+        return {id(named.tensor): named for named in self.parameters}
+
+    # -- who holds what
+
+    @cached_property
+    def held(self) -> dict[int, list[tuple[int, int]]]:
+        """For each tensor in an optimizer, by identity: the places (optimizer, group) that list it."""
+        found: dict[int, list[tuple[int, int]]] = {}
+        for place, parameter in self._listed():
+            found.setdefault(id(parameter), []).append(place)
+        return found
+
+    def _listed(self) -> Iterator[tuple[tuple[int, int], Tensor]]:
+        for i, optimizer in enumerate(self.optimizers):
+            for j, group in enumerate(optimizer.param_groups):
+                for parameter in group["params"]:
+                    yield (i, j), parameter
+
+    def members(self, i: int) -> list[Tensor]:
+        """The tensors that an optimizer holds, each once."""
+        return list({id(p): p for g in self.optimizers[i].param_groups for p in g["params"]}.values())
+
+    @cached_property
+    def unheld(self) -> list[Named]:
+        """Trainable parameters in no optimizer; those of an averaged copy are not meant to be in one."""
+        averaged = {
+            id(p) for m in self.model.modules() if isinstance(m, AveragedModel) for p in m.parameters()
+        }
+        free = (n for n in self.parameters if id(n.tensor) not in self.held and n.tensor.requires_grad)
+        return [named for named in free if id(named.tensor) not in averaged]
+
+    def foreign(self, i: int) -> list[Tensor]:
+        """What an optimizer holds that neither the model nor the loss has."""
+        of_loss = {id(p) for p in self.loss.parameters()} if isinstance(self.loss, nn.Module) else set()
+        return [p for p in self.members(i) if id(p) not in self.own and id(p) not in of_loss]
+
+    # -- what is frozen
+
+    def zeroed(self, i: int, j: int) -> bool:
+        """Whether a group is at lr 0, and not by its scheduler (a warm-up, the end of a decay)."""
+        group = self.optimizers[i].param_groups[j]
+        if lr_of(group) != 0:
+            return False
+        for scheduler in self.schedulers_of(i):
+            last = getattr(scheduler, "_last_lr", None) or []
+            if j < len(last) and float(last[j]) == 0 and float(group.get("initial_lr", 0)) != 0:
+                return False
+        return True
+
+    def frozen_by(self, tensor: Tensor) -> str | None:
+        """How a parameter is frozen: by its flag, by `layerlab.freezing`, or by lr = 0; None if it is not."""
+        if not tensor.requires_grad:
+            return "requires_grad"
+        if (how := how_frozen(tensor)) is not None:
+            return how
+        places = self.held.get(id(tensor), [])
+        asleep = bool(places) and all(self.zeroed(i, j) for i, j in places)
+        return "lr_zero" if asleep and self._others_learn else None
+
+    @cached_property
+    def _others_learn(self) -> bool:
+        return any(p.requires_grad and not self.zeroed(i, j) for (i, j), p in self._listed())
+
+    @cached_property
+    def frozen_parts(self) -> set[str]:
+        """Names of the modules that lie in a frozen part: all they hold, or their owner holds, is frozen."""
+        frozen = {id(n.tensor) for n in self.parameters if self.frozen_by(n.tensor)}
+        found: set[str] = set()
+        for name, module in self.modules:
+            held = [id(p) for p in module.parameters()]
+            if frozen.issuperset(held) if held else bool(name) and name.rpartition(".")[0] in found:
+                found.add(name)
+        return found
+
+    # -- schedulers
+
+    def schedulers_of(self, i: int) -> list[Any]:
+        """The given schedulers of an optimizer, combining ones as they are."""
+        return [s for s in self.schedulers if getattr(s, "optimizer", None) is self.optimizers[i]]
+
+    # -- what the user calls it
+
+    @cached_property
+    def _called(self) -> tuple[str, list[str]]:
+        called = by_the_user(self.model, self.optimizers)
+        names = list(called.optimizers)
+        if len(set(names)) < len(names):
+            names = [f"optimizers[{i}]" for i in range(len(names))]
+        return called.model, names
+
+    def path(self, name: str = "") -> str:
+        """The expression for a module or tensor of the model: ``net.layer1[0].weight``."""
+        expression = path(self.bare, name) if name else "model"
+        return re.sub(r"^((?:getattr\()*)model\b", lambda m: m[1] + self._called[0], expression)
+
+    def optimizer(self, i: int) -> str:
+        """The variable of an optimizer."""
+        return self._called[1][i]
+
+    def group(self, i: int, j: int) -> str:
+        """What a parameter group is called in a place: ``group 1 of optimizer``."""
+        return f"group {j} of {self.optimizer(i)}"
+
+    def scheduler(self, scheduler: Any) -> str:
+        """The variable of a scheduler."""
+        variables = vars(sys.modules["__main__"])
+        own = (name for name, value in list(variables.items()) if value is scheduler and name[:1] != "_")
+        return next(own, "scheduler")
+
+    def names(self, some_of: Sequence[Tensor]) -> list[str]:
+        """Names of tensors: the model's, else the optimizer's, else their shape."""
+        told: dict[int, str] = {}
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                told |= {id(p): n for p, n in zip(group["params"], group.get("param_names", ()))}  # noqa: B905
+        told |= {key: named.name for key, named in self.own.items()}
+        return [told.get(id(t), f"a tensor of shape {tuple(t.shape)}") for t in some_of]
+
+    def rebuilt(self, i: int) -> str:
+        """The line that builds an optimizer anew, for all of the model that is trainable."""
+        optimizer = self.optimizers[i]
+        everything = all(named.tensor.requires_grad for named in self.parameters)
+        model = self._called[0]
+        what = (
+            f"{model}.parameters()"
+            if everything
+            else (f"[p for p in {model}.parameters() if p.requires_grad]")
+        )
+        line = f"{self.optimizer(i)} = {built(optimizer, what, optimizer.defaults)}"
+        hints = ["with your groups"] if len(optimizer.param_groups) > 1 else []
+        hints += ["and then its scheduler"] if self.schedulers_of(i) else []
+        return line + (f"  # {', '.join(hints)}" if hints else "")
+
+
+def built(thing: Any, first: str, known: Any) -> str:
+    """The call that builds a thing of this class anew, naming what differs from the class's defaults."""
+    kind = type(thing)
+    home = {"torch.optim.lr_scheduler": "torch.optim.lr_scheduler.", "torch.optim.swa_utils": ""}
+    prefix = home.get(kind.__module__, "torch.optim." if kind.__module__.startswith("torch.optim") else "")
+    arguments = [first]
+    for name, parameter in list(inspect.signature(kind.__init__).parameters.items())[2:]:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name == "last_epoch":
+            continue
+        value = known.get(name)
+        plain = isinstance(value, (bool, int, float, str, list, tuple))
+        if parameter.default is parameter.empty and not plain:
+            arguments.append("...")
+        elif plain and value != parameter.default:
+            arguments.append(f"{name}={value!r}")
+    return f"{prefix}{kind.__name__}({', '.join(arguments)})"
+
+
+def lr_of(group: dict[str, Any]) -> float | None:
+    """A group's learning rate as a number, or None if it has none."""
+    lr = group.get("lr")
+    return None if lr is None else float(lr)
