@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.flop_counter import FlopCounterMode
 
 M = TypeVar("M", bound=nn.Module)
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ def step_cost(net: M, optimizer: Optimizer, loss: Callable[[M], Tensor]) -> Cost
     )
 
 
-def fastest(runs: Mapping[str, Callable[[], Any]], rounds: int = 5) -> dict[str, float]:
+def fastest(runs: Mapping[K, Callable[[], Any]], rounds: int = 5) -> dict[K, float]:
     """Time several functions in turn, a few rounds; return the least processor time of each, in seconds.
 
     Processor time, for on a busy machine the clock tells little: with other programs on both of two cores it
