@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 ABOUT = """\
 Train a ResNet on ants and bees as "7.2 模型 Finetune" does: 224 pixels, batches of 16, SGD with lr 0.001 and
 momentum 0.9, a tenth of it after every 7 epochs, 25 epochs. Results are written to NAME.json as each setting
-ends. Stop it when you like: the same command goes on after the last epoch that was finished. Images and
-weights are taken from the folder that LAYERLAB_DATA names, else downloaded once."""
+ends, and ants-bees.png shows all that lie there. Stop it when you like: the same command goes on after the
+last epoch that was finished. Images and weights are taken from the folder that LAYERLAB_DATA names, else
+downloaded once."""
 
 
 def add_reproduce(commands: Any) -> None:
@@ -82,7 +83,7 @@ def _digits(folder: Path) -> int:
 def _ants_and_bees(chosen: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from layerlab.experiments.reproduce import reproduce, rows
+    from layerlab.experiments.reproduce import Row, reproduce, rows
     from layerlab.experiments.settings import SETTINGS
 
     done: list[tuple[Row, Outcome]] = []
@@ -105,8 +106,18 @@ def _ants_and_bees(chosen: argparse.Namespace) -> int:
         for row, outcome in outcomes:
             done.append((row, outcome))
             bar.write(f"{row.name}: {_percent(outcome.accuracy)}, best {_percent(outcome.best)}")
+            if row == Row(row.setting, row.architecture, row.weights, row.seed):
+                _draw(chosen.out)
     print(table(done))
     return 0
+
+
+def _draw(folder: Path) -> None:
+    from layerlab.data.writing import whole
+    from layerlab.experiments.full_size import full_size_chart
+
+    with whole(folder / "ants-bees.png") as part:
+        part.write_bytes(full_size_chart(folder)._repr_png_())
 
 
 def table(done: list[tuple[Row, Outcome]]) -> str:

@@ -1,4 +1,4 @@
-"""The embedded task over many seeds: the five settings, depths of freezing, numbers of labelled images.
+"""The embedded tasks over many seeds: the five settings, depths of freezing, numbers of labelled images.
 
 Each seed has its own pretraining, its own labelled images and its own order of training.
 """
@@ -8,12 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Final
 
+from torch import Tensor
+
 from layerlab.data.writing import whole
-from layerlab.experiments.digits import PER_DIGIT, RECIPE, odd_or_even, pretrained
+from layerlab.experiments.digits import PER_DIGIT, RECIPE, five_to_nine, odd_or_even, pretrained
 from layerlab.experiments.outcome import made_with
 from layerlab.experiments.settings import SETTINGS, Recipe, Setting
 from layerlab.training import threads
@@ -21,6 +24,8 @@ from layerlab.training import threads
 SEEDS: Final = (0, 1, 2, 3, 4)
 DEPTHS: Final = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 LABELLED: Final = (1, 2, 5, 10)
+NARROW: Final[tuple[Setting, ...]] = ("scratch", "fine_tune", "lr_tenth", "frozen")
+"""The settings that are tried with a source that is too narrow."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +38,8 @@ class Trial:
         Whether BatchNorm's statistics of a frozen part stand still, ``"eval"``, or not.
     longer
         How many times the usual number of epochs.
+    narrow
+        The digits 5 to 9, by a network that learnt on 0 to 4; otherwise odd or even, by one that knows all.
     """
 
     seed: int
@@ -41,11 +48,13 @@ class Trial:
     frozen_up_to: str | None = None
     batchnorm: str = "eval"
     longer: int = 1
+    narrow: bool = False
 
     @property
     def key(self) -> str:
         """A name for it."""
         parts = [f"seed {self.seed}", self.setting, f"{self.per_digit} per digit"]
+        parts += ["5 to 9 after 0 to 4"] if self.narrow else []
         parts += [f"frozen up to {self.frozen_up_to}"] if self.frozen_up_to else []
         parts += [f"BatchNorm in {self.batchnorm}"] if self.batchnorm != "eval" else []
         parts += [f"{self.longer} times the epochs"] if self.longer != 1 else []
@@ -53,8 +62,10 @@ class Trial:
 
     @property
     def recipe(self) -> Recipe:
-        """The usual one, in batches of 20 images, or of all where there are fewer."""
+        """The usual one, in batches of 20 images, or of all where there are fewer (or only five digits)."""
         epochs, batch = RECIPE.epochs * self.longer, min(10 * self.per_digit, RECIPE.batch_size)
+        if self.narrow:
+            batch = 5 * self.per_digit
         batchnorm: Any = self.batchnorm
         return replace(RECIPE, epochs=epochs, batch_size=batch, test_every=epochs, batchnorm=batchnorm)
 
@@ -72,6 +83,7 @@ def trials(seed: int) -> list[Trial]:
     every += [Trial(seed, "frozen", frozen_up_to=layer) for layer in DEPTHS[:-1]]
     for number in LABELLED:
         every += [Trial(seed, setting, number) for setting in ("scratch", "fine_tune", "frozen")]
+    every += [Trial(seed, setting, per_digit=5, narrow=True) for setting in NARROW]
     return list(dict.fromkeys(every))
 
 
@@ -88,27 +100,30 @@ def sweep(path: Path, seeds: Sequence[int] = SEEDS, say: Callable[[str], None] =
     found = read(path) if path.exists() else {}
     for seed in seeds:
         missing = [trial for trial in trials(seed) if trial.key not in found]
-        if not missing:
-            continue
-        with threads(1):
-            say(f"seed {seed}: pretraining")
-            weights = pretrained(seed)
-            for trial in missing:
-                outcome = odd_or_even(
-                    trial.setting,
-                    weights,
-                    seed=seed,
-                    per_digit=trial.per_digit,
-                    recipe=trial.recipe,
-                    frozen_up_to=trial.frozen_up_to,
-                    cached=trial.cached,
-                )
-                found[trial.key] = outcome.accuracy
-                told = {"made_with": made_with("cpu"), "accuracy": found}
-                path.parent.mkdir(parents=True, exist_ok=True)
-                with whole(path) as part:
-                    part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-                yield trial.key
+        for narrow, some in groupby(missing, key=lambda trial: trial.narrow):
+            with threads(1):
+                say(f"seed {seed}: pretraining{' on 0 to 4' if narrow else ''}")
+                weights = pretrained(seed, digits=range(5) if narrow else range(10))
+                for trial in some:
+                    found[trial.key] = _accuracy(trial, weights)
+                    told = {"made_with": made_with("cpu"), "accuracy": found}
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    with whole(path) as part:
+                        part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+                    yield trial.key
+
+
+def _accuracy(trial: Trial, weights: dict[str, Tensor]) -> float:
+    task = five_to_nine if trial.narrow else odd_or_even
+    return task(
+        trial.setting,
+        weights,
+        seed=trial.seed,
+        per_digit=trial.per_digit,
+        recipe=trial.recipe,
+        frozen_up_to=trial.frozen_up_to,
+        cached=trial.cached,
+    ).accuracy
 
 
 def read(path: Path) -> dict[str, float]:

@@ -13,11 +13,11 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 from layerlab.experiments.backward_cost import Cost
 from layerlab.experiments.schedules import ScheduleRun
 from layerlab.ledger import Ledger, watch
-from layerlab.lessons_support.chart import Chart, new_figure
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.verdict import Verdict
 from layerlab.show import Shown, table
 from layerlab.show.alphabet import BLUE, GREY, VERMILLION
+from layerlab.show.chart import Chart, new_figure
 
 BODY = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 """ResNet18's modules but fc: the chapter's “feature extractor”."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from statistics import mean
-from typing import Final
 
 import torch
 from torch import nn
@@ -13,23 +11,11 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from layerlab.data import Images
-from layerlab.data.backbones import Weights
-from layerlab.experiments.reproduce import Architecture, Row, read
-from layerlab.experiments.settings import SETTINGS
 from layerlab.ledger import watch
-from layerlab.lessons_support.chart import Chart, new_figure
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.verdict import Verdict
-from layerlab.show import Shown, table
 from layerlab.show.alphabet import BLUE, GREY, VERMILLION
-
-PARTIAL: Final = "imagenet-without-layer4"
-STARTS: Final[tuple[tuple[Architecture, Weights | None, str], ...]] = (
-    ("resnet18", None, "random weights"),
-    ("resnet18", "imagenet", "torchvision's ImageNet weights"),
-    ("resnet18", PARTIAL, "ImageNet weights that lack layer4's convolutions"),
-    ("resnet50", "imagenet", "ImageNet weights, not torchvision's"),
-)
+from layerlab.show.chart import Chart, new_figure
 
 Spread = tuple[float, float]
 """Mean and standard deviation over seeds."""
@@ -155,39 +141,3 @@ def check_two_rates(make_optimizer: MakeOptimizer) -> Verdict:
         check.run(train_one_step)
     check.moved(ledger, *(n for n, _ in net.named_parameters()))
     return check.verdict()
-
-
-def full_size_table(folder: Path, document: Mapping[str, float]) -> Shown:
-    """Show the recorded full-size runs beside the document's, and which ones are missing.
-
-    Parameters
-    ----------
-    folder
-        Holds what ``layerlab reproduce`` wrote.
-    document
-        What the document prints for some of the settings of a ResNet18.
-    """
-    lines = []
-    for architecture, weights, start in STARTS:
-        for setting in SETTINGS if architecture == "resnet18" else list(SETTINGS)[1:]:
-            if (setting == "scratch") != (weights is None):
-                continue
-            row = Row(setting, architecture, weights or "imagenet")
-            path = folder / f"{row.name}.json"
-            outcome = read(path) if path.exists() else None
-            printed = document.get(setting) if architecture == "resnet18" and weights != PARTIAL else None
-            lines.append(
-                {
-                    "network": architecture,
-                    "starts from": start,
-                    "setting": setting,
-                    "the document": _percent(printed),
-                    "ours, last epoch": _percent(outcome.accuracy) if outcome else "not run",
-                    "best epoch": _percent(outcome.best) if outcome else "",
-                }
-            )
-    return table(lines, title="ants and bees, 25 epochs, 153 validation images, one seed")
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %"

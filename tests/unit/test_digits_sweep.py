@@ -22,15 +22,21 @@ def trained(monkeypatch):
     """A list of all that was trained, with an accuracy for each that follows from what it was."""
     calls = []
 
-    def train(setting, weights, *, seed, per_digit, recipe, frozen_up_to, cached):
-        assert weights == f"weights {seed}"
-        assert torch.get_num_threads() == 1
-        assert cached == (setting == "frozen" and recipe.batchnorm == "eval" and frozen_up_to is None)
-        calls.append((seed, setting, per_digit, recipe, frozen_up_to))
-        return Done(len(calls) / 1000)
+    def stand_in(digits):
+        def train(setting, weights, *, seed, per_digit, recipe, frozen_up_to, cached):
+            assert weights == f"weights {seed} of {digits} digits"
+            assert torch.get_num_threads() == 1
+            assert cached == (setting == "frozen" and recipe.batchnorm == "eval" and frozen_up_to is None)
+            calls.append((seed, setting, per_digit, recipe, frozen_up_to, digits))
+            return Done(len(calls) / 1000)
 
-    monkeypatch.setattr(digits_sweep, "odd_or_even", train)
-    monkeypatch.setattr(digits_sweep, "pretrained", lambda seed: f"weights {seed}")
+        return train
+
+    monkeypatch.setattr(digits_sweep, "odd_or_even", stand_in(10))
+    monkeypatch.setattr(digits_sweep, "five_to_nine", stand_in(5))
+    monkeypatch.setattr(
+        digits_sweep, "pretrained", lambda seed, digits: f"weights {seed} of {len(digits)} digits"
+    )
     return calls
 
 
@@ -61,6 +67,8 @@ def test_every_question_of_the_lesson_is_among_the_trials():
     for number in (1, 2, 5, 10):
         assert {(setting, number, None, "eval", 1) for setting in ("scratch", "fine_tune", "frozen")} <= one
     assert ("scratch", 2, None, "eval", 3) in one
+    narrow = {t.setting for t in trials(3) if t.narrow and t.per_digit == 5}
+    assert {"scratch", "fine_tune", "frozen"} <= narrow
 
 
 @pytest.mark.parametrize(("per_digit", "batch"), [(1, 10), (2, 20), (5, 20), (10, 20)])
@@ -68,6 +76,10 @@ def test_all_runs_take_forty_epochs(per_digit, batch):
     recipe = Trial(0, "scratch", per_digit).recipe
     assert (recipe.epochs, recipe.batch_size, recipe.test_every) == (40, batch, 40)
     assert Trial(0, "scratch", per_digit, longer=3).recipe.epochs == 120
+
+
+def test_five_digits_are_trained_on_all_labelled_images_at_once():
+    assert Trial(0, "scratch", 5, narrow=True).recipe.batch_size == 25
 
 
 def test_mean_and_deviation_over_the_seeds():
@@ -106,6 +118,16 @@ def test_the_task_itself_one_step_of_each_setting():
         digits.odd_or_even("fine_tune", None)
 
 
+def test_the_task_of_five_digits_that_the_source_lacks():
+    weights = digits.resnet18(5, 0).state_dict()
+    recipe = Recipe(epochs=1, batch_size=25, lr=0.01)
+    outcome = digits.five_to_nine("frozen", weights, recipe=recipe)
+    assert 0 < outcome.accuracy < 0.6  # of five classes, after one step from random weights
+    assert outcome.epochs[0].train_loss > 1
+    with pytest.raises(ValueError, match="starts from pretrained weights"):
+        digits.five_to_nine("fine_tune", None)
+
+
 def test_a_network_for_the_target_takes_the_body_and_not_the_head():
     source = digits.resnet18(10, 0)
     net = digits.resnet18(2, 1, source.state_dict())
@@ -121,6 +143,7 @@ def test_pretraining_learns_and_says_so(monkeypatch):
     epochs = []
     weights = digits.pretrained(0, epochs.append)
     assert weights["fc.weight"].shape == (10, 512)
+    assert digits.pretrained(0, digits=range(5))["fc.weight"].shape == (5, 512)
     (epoch,) = epochs
     assert epoch.train_accuracy > 0.3  # of ten classes
     assert epoch.test_accuracy is not None

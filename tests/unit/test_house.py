@@ -17,19 +17,19 @@ PACKAGE = ROOT / "layerlab"
 FLOORS = [
     {"names", "record"},
     {"bundles", "called", "compare", "keeping"},
-    {"freezing", "groups", "replay", "show", "snapshot"},
-    {"reasons", "rules"},
+    {"freezing", "replay", "show", "snapshot"},
+    {"groups", "reasons", "rules"},
     {"alarms", "observe"},
     {"wiring"},
     {"ledger"},
     {"data"},
     {"training"},
-    {"audit"},
+    {"auditing", "unfreezing"},
     {"experiments"},
     {"lessons_support"},
     {"widgets"},
     {"doctor", "notebook"},
-    {"cli_reproduce"},
+    {"cli_audit", "cli_reproduce"},
     {"cli"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}

@@ -1,17 +1,13 @@
 """Lesson 04: its check takes any right optimizer and says what is wrong with others; its pictures speak."""
 
-import json
-
 import pytest
 import torch
 from torch.optim import SGD, Adam
 
 from layerlab.data.digits import target
-from layerlab.experiments.reproduce import DOCUMENT_SAYS, Row
 from layerlab.lessons_support.lesson_04 import (
     accuracy_chart,
     check_two_rates,
-    full_size_table,
     images_chart,
     spread_chart,
 )
@@ -94,22 +90,3 @@ def test_pictures_say_in_words_what_they_show():
     chart = spread_chart({"frozen": {1: (0.9, 0.01), 2: (0.95, 0.02)}, "scratch": {1: (0.6, 0.1)}}, "images")
     assert "frozen: 1 90.0 ± 1.0, 2 95.0 ± 2.0; scratch: 1 60.0 ± 10.0" in repr(chart)
     assert [label.get_text() for label in chart.figure.axes[0].get_xticklabels()] == ["1", "2"]
-
-
-def test_the_full_size_table_says_what_was_not_run(tmp_path):
-    row = Row("scratch")
-    epoch = {
-        "number": 1,
-        "train_loss": 1.0,
-        "train_accuracy": 0.5,
-        "test_loss": 1.0,
-        "lrs": [0.1],
-        "seconds": 1.0,
-    }
-    epochs = [epoch | {"test_accuracy": 110 / 153}, epoch | {"number": 2, "test_accuracy": 100 / 153}]
-    (tmp_path / f"{row.name}.json").write_text(json.dumps({"about": {}, "made_with": {}, "epochs": epochs}))
-    lines = repr(full_size_table(tmp_path, DOCUMENT_SAYS)).splitlines()
-    (scratch,) = [line for line in lines if " scratch " in line]
-    assert ("70.59 %" in scratch, "65.36 %" in scratch, "71.90 %" in scratch) == (True, True, True)
-    assert sum("not run" in line for line in lines) == 12
-    assert sum("96.08 %" in line for line in lines) == 1

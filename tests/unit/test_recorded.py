@@ -1,6 +1,6 @@
 """The recorded results are found, whole, and what the lessons say of them is so."""
 
-from statistics import mean
+from statistics import mean, stdev
 
 import pytest
 
@@ -63,6 +63,18 @@ def test_depth_makes_less_difference_than_the_seed(found):
     by_depth += [over_seeds(found, setting="fine_tune"), over_seeds(found, setting="frozen")]
     means = [m for m, _ in by_depth]
     assert max(means) - min(means) < max(deviation for _, deviation in by_depth)
+
+
+def test_after_a_source_that_is_too_narrow_scratch_beats_a_backbone_that_hardly_moves(found):
+    def runs(setting):
+        return [found[Trial(seed, setting, per_digit=5, narrow=True).key] for seed in SEEDS]
+
+    scratch = runs("scratch")
+    for setting in ("frozen", "lr_tenth"):
+        lost = [one - other for one, other in zip(scratch, runs(setting), strict=True)]
+        assert min(lost) > 0
+        assert 0.08 < mean(lost) < 0.13  # "about ten points"
+    assert abs(mean(scratch) - mean(runs("fine_tune"))) < min(stdev(scratch), stdev(runs("fine_tune")))
 
 
 def test_a_folder_without_results_is_said(tmp_path):

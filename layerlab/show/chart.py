@@ -1,4 +1,4 @@
-"""A figure of a lesson: an image in a notebook, words elsewhere."""
+"""A figure: an image in a notebook, words elsewhere."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Chart:
         return self._words
 
     def _repr_png_(self) -> bytes:
+        """The image, as a notebook asks for it; the same bytes for the same figure."""
         buffer = io.BytesIO()
         self.figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
         return buffer.getvalue()
