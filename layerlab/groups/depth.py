@@ -29,7 +29,7 @@ def layers(model: nn.Module) -> dict[int, Layer]:
     Layers are the modules at the model's top, in the order in which the model registered them. A
     ``Sequential`` or ``ModuleList`` among them is taken apart, and so is a module with a *stack of blocks*
     somewhere below it (such a list with two or more modules of one class, which hold modules themselves):
-    then each block is a layer. ResNet18 has 11: conv1, two blocks in each of layer1 to layer4, fc; its bn1
+    then each block is a layer. ResNet18 has 10: conv1, two blocks in each of layer1 to layer4, fc; its bn1
     belongs to conv1.
 
     What is no layer by itself, a normalisation or a parameter that a module taken apart holds directly,
