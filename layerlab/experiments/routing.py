@@ -2,8 +2,8 @@
 
 A *route* says for each example and each block whether the example trains it: a bool tensor of shape
 (examples, blocks). A gradient belongs to a parameter, which all examples share, so flags cannot tell them
-apart within one backward pass. What can: detaching the weights for some examples (`forward_routed`), gradients
-kept apart by example (`masked_gradients`), or a backward pass for each route (`backward_by_route`).
+apart within one backward pass. What can: detaching the weights for some examples (`forward_routed`),
+gradients kept apart by example (`masked_gradients`), or a backward pass for each route (`backward_by_route`).
 """
 
 from __future__ import annotations
