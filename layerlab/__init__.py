@@ -14,13 +14,16 @@ from typing import TYPE_CHECKING, Any
 from layerlab.notebook import register
 
 if TYPE_CHECKING:
+    from layerlab.auditing import audit
     from layerlab.freezing import freeze
+    from layerlab.groups import param_groups
     from layerlab.ledger import Ledger, watch
     from layerlab.lessons_support.checks import Check
     from layerlab.names import find
     from layerlab.record import Reason
     from layerlab.show import legend, table
     from layerlab.show.picture import Picture
+    from layerlab.unfreezing import Unfreeze
     from layerlab.widgets.compare import Compare
     from layerlab.widgets.explore import Explore
     from layerlab.widgets.freeze_panel import FreezePanel
@@ -42,9 +45,12 @@ _HOMES = {
     "Reason": "layerlab.record",
     "StepView": "layerlab.widgets.step_view",
     "TrainLab": "layerlab.widgets.train_lab",
+    "Unfreeze": "layerlab.unfreezing",
+    "audit": "layerlab.auditing",
     "find": "layerlab.names",
     "freeze": "layerlab.freezing",
     "legend": "layerlab.show",
+    "param_groups": "layerlab.groups",
     "table": "layerlab.show",
     "watch": "layerlab.ledger",
 }
@@ -60,9 +66,12 @@ __all__ = [
     "Reason",
     "StepView",
     "TrainLab",
+    "Unfreeze",
+    "audit",
     "find",
     "freeze",
     "legend",
+    "param_groups",
     "table",
     "watch",
 ]
