@@ -65,7 +65,10 @@ def _mover(optimizer: Optimizer, parameter: Tensor) -> str:
         replay = Replay(optimizer, [Sample(parameter)])
         if not moves(Without()):
             return ""
-        return "stored momentum" if moves(Without(weight_decay=True)) else "weight decay"
+        if not moves(Without(weight_decay=True)):
+            return "weight decay"
+        by_itself = moves(Without(weight_decay=True, state=True))
+        return f"{type(optimizer).__name__} itself" if by_itself else "stored momentum"
     except Exception:  # an optimizer that cannot be replayed (LBFGS): it may move it, so it is told
         return "the optimizer"
 

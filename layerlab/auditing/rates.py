@@ -122,7 +122,8 @@ def floors(scene: Scene) -> Iterator[Finding]:
                 elif isinstance(scheduler, lrs.ReduceLROnPlateau) and j < len(scheduler.min_lrs):
                     least = float(scheduler.min_lrs[j])
                     now = lr_of(group) or 0.0
-                    if 0 < now <= least:
+                    # One that is at its lowest lr after some steps has been reduced to it.
+                    if 0 < now < least or (0 < now == least and scheduler.last_epoch == 0):
                         yield scene.finding(
                             "min-lr-above-lr", [scene.group(i, j)],
                             f"{kind} never reduces its lr, for {now:g} is not above min_lr = {least:g}",
