@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.parameter import is_lazy
 
 from layerlab.auditing.finding import Finding
 from layerlab.auditing.scene import Scene
@@ -91,15 +92,15 @@ def late_freeze(scene: Scene) -> Iterator[Finding]:
     places = {id(named.tensor): place for place, named in enumerate(scene.parameters)}
     frozen = [p for module in tops.values() for p in module.parameters()]
     first = next((named for named in scene.parameters if named.tensor.requires_grad), None)
-    if first is None or not any(p.dim() > 1 for p in frozen):
+    if first is None or not any(not is_lazy(p) and p.dim() > 1 for p in frozen):
         return
     if places[id(first.tensor)] < min(places[id(p)] for p in frozen):
         earlier = scene.path(first.module_name or first.name)
         yield scene.finding(
             "late-freeze", list(tops),
-            f"{first.name} trains and comes before all that is frozen (as the model lists it): the backward "
-            "pass goes through the frozen part to get there, and keeps nearly all activations for that. Only "
-            "the frozen weights' own gradients are saved",
+            f"{first.name} trains and stands before all that is frozen (as the model lists it): where data "
+            "flows in that order, the backward pass goes through the frozen part, and nearly all activations "
+            "are kept for it. Only the frozen weights' own gradients are saved",
             f"{earlier}.requires_grad_(False)  # and all before the frozen part, if that will do",
         )  # fmt: skip
 

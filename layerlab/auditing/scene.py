@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
@@ -181,7 +182,7 @@ class Scene:
             for group in optimizer.param_groups:
                 told |= {id(p): n for p, n in zip(group["params"], group.get("param_names", ()))}  # noqa: B905
         told |= {key: named.name for key, named in self.own.items()}
-        return [told.get(id(t), f"a tensor of shape {tuple(t.shape)}") for t in some_of]
+        return [told.get(id(t)) or _by_its_shape(t) for t in some_of]
 
     def rebuilt(self, i: int) -> str:
         """The line that builds an optimizer anew, for all of the model that is trainable."""
@@ -215,6 +216,10 @@ def built(thing: Any, first: str, known: Any) -> str:
         elif plain and value != parameter.default:
             arguments.append(f"{name}={value!r}")
     return f"{prefix}{kind.__name__}({', '.join(arguments)})"
+
+
+def _by_its_shape(tensor: Tensor) -> str:
+    return "a tensor without a shape yet" if is_lazy(tensor) else f"a tensor of shape {tuple(tensor.shape)}"
 
 
 def lr_of(group: dict[str, Any]) -> float | None:

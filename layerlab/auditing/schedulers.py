@@ -94,7 +94,7 @@ def plateau_metric(scene: Scene) -> Iterator[Finding]:
 
 
 def not_stepped(scene: Scene) -> Iterator[Finding]:
-    """The optimizer has stepped since the scheduler was built, and the scheduler never did."""
+    """The optimizer has stepped, and the scheduler never did."""
     for i, optimizer in enumerate(scene.optimizers):
         for scheduler in scene.schedulers_of(i):
             inner = list(leaves([scheduler]))
@@ -104,9 +104,9 @@ def not_stepped(scene: Scene) -> Iterator[Finding]:
             variable = scene.scheduler(scheduler)
             yield scene.finding(
                 "scheduler-not-stepped", [variable],
-                f"{scene.optimizer(i)} has taken steps since {variable} ({type(scheduler).__name__}) was "
-                "built, and the scheduler none: lr stays where the schedule starts. Right within the first "
-                "epoch of a schedule that goes by epochs",
+                f"{scene.optimizer(i)} has taken steps, and {variable} ({type(scheduler).__name__}) none since "
+                "it was built: lr stays where the schedule starts. Right if it was built just now, or within "
+                "the first epoch of a schedule that goes by epochs",
                 f"{variable}.step()  # after every epoch (or every step, if it counts steps)",
             )  # fmt: skip
 
