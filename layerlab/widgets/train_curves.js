@@ -2,11 +2,11 @@
 
 const WIDE = 640;
 const HIGH = 360;
-const LEFT = 44;
-const RIGHT = 490; // behind it, the names of the lines
+const LEFT = 54; // texts keep their size where the picture is narrower: room for them
+const RIGHT = 470; // behind it, the names of the lines
 const RIGHT_BOX = { top: 24, bottom: 196 };
 const LOSS_BOX = { top: 238, bottom: 324 };
-const LINE = 14; // as much stands between two names at least
+const LINE = 18; // as much stands between two names at least
 const DASHES = ["none", "7 4", "2 3", "10 3 2 3", "5 2 2 2 2 2"];
 const MARKS = ["M-4-4 4 4M-4 4 4-4", "M-4-4H4V4H-4Z", "M0-5 5 0 0 5-5 0Z", "M-5-4H5L0 5Z", "M-5 0H5M0-5V5"];
 
