@@ -175,9 +175,8 @@ class Unfreeze:
         self._let_train(due)
         for entry, saved in zip(done, state["groups"], strict=True):
             groups = layout.give_groups(self._optimizer, entry.parameters)
-            for (place, group), options in zip(groups, saved, strict=True):
+            for (_, group), options in zip(groups, saved, strict=True):
                 group.update(copy.deepcopy(options))
-                rates.remember(self._scheduler, place, group)
         self.epoch = epoch
 
     def __repr__(self) -> str:

@@ -135,18 +135,17 @@ def set_lr(scheduler: Scheduler | None, place: int, group: Group, lr: float) -> 
     else:
         base = lr if scheduler is None else _base(scheduler, place, lr)
     group["lr"] = _like(group["lr"], lr)
-    if scheduler is not None and hasattr(scheduler, "base_lrs"):
-        group["initial_lr"] = _like(group["lr"], base)
-        remember(scheduler, place, group)
+    if scheduler is not None:
+        if hasattr(scheduler, "base_lrs"):  # ReduceLROnPlateau has none
+            group["initial_lr"] = _like(group["lr"], base)
+        _remember(scheduler, place, group)
 
 
-def remember(scheduler: Scheduler | None, place: int, group: Group) -> None:
+def _remember(scheduler: Scheduler, place: int, group: Group) -> None:
     """Tell the scheduler what a group now says of its lr."""
-    if scheduler is None:
-        return
     for name, value in (("base_lrs", group.get("initial_lr")), ("_last_lr", group["lr"])):
-        known = list(getattr(scheduler, name, ()))
-        if value is not None and place <= len(known):
+        known = list(getattr(scheduler, name, ()))  # a list of its own: a state_dict may hold the old one
+        if value is not None:
             known[place : place + 1] = [value.clone() if isinstance(value, torch.Tensor) else value]
             setattr(scheduler, name, known)
 
