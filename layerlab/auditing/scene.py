@@ -171,9 +171,11 @@ class Scene:
 
     def scheduler(self, scheduler: Any) -> str:
         """The variable of a scheduler."""
-        variables = vars(sys.modules["__main__"])
-        own = (name for name, value in list(variables.items()) if value is scheduler and name[:1] != "_")
-        return next(own, "scheduler")
+        return _variable(scheduler) or "scheduler"
+
+    def wrapped(self) -> str:
+        """The variable of the model as it was given, in its wrapper."""
+        return _variable(self.model) or self._called[0].removesuffix(".module")
 
     def names(self, some_of: Sequence[Tensor]) -> list[str]:
         """Names of tensors: the model's, else the optimizer's, else their shape."""
@@ -216,6 +218,12 @@ def built(thing: Any, first: str, known: Any) -> str:
         elif plain and value != parameter.default:
             arguments.append(f"{name}={value!r}")
     return f"{prefix}{kind.__name__}({', '.join(arguments)})"
+
+
+def _variable(thing: object) -> str | None:
+    """The notebook's variable that holds a thing, as `layerlab.called` finds those of models."""
+    variables = list(vars(sys.modules["__main__"]).items())
+    return next((name for name, value in variables if value is thing and not name.startswith("_")), None)
 
 
 def _by_its_shape(tensor: Tensor) -> str:

@@ -101,12 +101,12 @@ def not_stepped(scene: Scene) -> Iterator[Finding]:
             plateau = any(isinstance(s, lrs.ReduceLROnPlateau) for s in inner)
             if plateau or getattr(scheduler, "last_epoch", 1) != 0 or not _has_stepped(optimizer):
                 continue
-            variable = scene.scheduler(scheduler)
+            variable, kind = scene.scheduler(scheduler), type(scheduler).__name__
             yield scene.finding(
                 "scheduler-not-stepped", [variable],
-                f"{scene.optimizer(i)} has taken steps, and {variable} ({type(scheduler).__name__}) none since "
-                "it was built: lr stays where the schedule starts. Right if it was built just now, or within "
-                "the first epoch of a schedule that goes by epochs",
+                f"{scene.optimizer(i)} has taken steps, and {variable} ({kind}) none since it was built: "
+                "lr stays where the schedule starts. Right if it was built just now, or within the first epoch "
+                "of a schedule that goes by epochs",
                 f"{variable}.step()  # after every epoch (or every step, if it counts steps)",
             )  # fmt: skip
 

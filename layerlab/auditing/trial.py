@@ -59,7 +59,8 @@ def findings_on(scene: Scene, batch: Any) -> Iterator[Finding]:
                 if waits
                 else ". Right where another task uses it"
             ),
-            f"torch.nn.parallel.DistributedDataParallel({scene.path()}, find_unused_parameters=True)"
+            f"{scene.wrapped()} = torch.nn.parallel.DistributedDataParallel("
+            f"{scene.path()}, find_unused_parameters=True)"
             if waits
             else f"{scene.path(unused[0])}.requires_grad_(False)  # if no task uses it",
             level="error" if waits else "note",

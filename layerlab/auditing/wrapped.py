@@ -23,8 +23,9 @@ def frozen_around_wrapping(scene: Scene) -> Iterator[Finding]:
     known = _averaged(ddp)
     frozen = [n for n in scene.parameters if not n.tensor.requires_grad]
     waits = not ddp.find_unused_parameters
-    outer = scene.path().removesuffix(".module")
-    anew = f"{outer} = torch.nn.parallel.DistributedDataParallel({scene.path()})  # after every change"
+    anew = (
+        f"{scene.wrapped()} = torch.nn.parallel.DistributedDataParallel({scene.path()})  # after every change"
+    )
     if known is None:
         if frozen and waits:
             yield scene.finding(
