@@ -2,7 +2,9 @@
 
 import copy
 import errno
+from functools import partial
 
+import made_data
 import pytest
 import torch
 from torch import nn
@@ -10,6 +12,8 @@ from torch.nn.functional import cross_entropy
 
 from layerlab.freezing import freeze
 from layerlab.training import Features, Run, cached_features, evaluate, hardware, run, saving, threads
+
+Data = partial(made_data.Data, shape=(3, 6, 6), classes=3)
 
 
 class Net(nn.Module):
@@ -22,23 +26,6 @@ class Net(nn.Module):
 
     def forward(self, images):
         return self.fc(self.body(images).mean((2, 3)))
-
-
-class Data:
-    """Random images; counts how often they were asked for."""
-
-    def __init__(self, examples, seed=0):
-        chance = torch.Generator().manual_seed(seed)
-        self.inputs = torch.randn(examples, 3, 6, 6, generator=chance)
-        self.labels = torch.randint(0, 3, (examples,), generator=chance)
-        self.asked = 0
-
-    def __len__(self):
-        return len(self.labels)
-
-    def batch(self, index):
-        self.asked += 1
-        return self.inputs[index], self.labels[index]
 
 
 def make(tmp_path=None, *, examples=21, name="run.pt", **options):

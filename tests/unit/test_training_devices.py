@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torchvision
+from made_data import Data
 
 from layerlab.experiments.settings import Recipe
 from layerlab.experiments.transfer import transfer
@@ -14,20 +15,7 @@ DEVICES = list(dict.fromkeys(["cpu", best_device().type]))
 RECIPE = Recipe(epochs=2, batch_size=4, lr=0.01)
 
 
-class Data:
-    def __init__(self, examples, seed):
-        chance = torch.Generator().manual_seed(seed)
-        self.inputs = torch.randn(examples, 3, 32, 32, generator=chance)
-        self.labels = torch.randint(0, 2, (examples,), generator=chance)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def batch(self, index):
-        return self.inputs[index], self.labels[index]
-
-
-TRAIN, TEST = Data(9, 0), Data(6, 1)
+TRAIN, TEST = Data(9, shape=(3, 32, 32)), Data(6, 1, shape=(3, 32, 32))
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ import json
 
 import pytest
 import torch
+from made_data import Data
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -26,19 +27,6 @@ class Net(nn.Module):
 
     def forward(self, images):
         return self.fc(self.norm(self.conv(images)).relu().mean((2, 3)))
-
-
-class Data:
-    def __init__(self, examples, seed):
-        chance = torch.Generator().manual_seed(seed)
-        self.inputs = torch.randn(examples, 3, 5, 5, generator=chance)
-        self.labels = torch.randint(0, 2, (examples,), generator=chance)
-
-    def __len__(self):
-        return len(self.labels)
-
-    def batch(self, index):
-        return self.inputs[index], self.labels[index]
 
 
 TRAIN, TEST = Data(13, 0), Data(9, 1)
