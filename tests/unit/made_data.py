@@ -4,7 +4,7 @@ import torch
 
 
 class Data:
-    """Random images with random labels, the same for the same seed; counts how often batches were asked for."""
+    """Random images and labels, the same for the same seed; counts how often a batch was asked for."""
 
     def __init__(self, examples, seed=0, *, shape=(3, 5, 5), classes=2):
         chance = torch.Generator().manual_seed(seed)
