@@ -1,4 +1,4 @@
-"""The command ``layerlab``: open the lessons, train a document's settings, look over the installation."""
+"""The command ``layerlab``: open lessons, train a document's settings, audit a model, examine the set-up."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from layerlab import doctor
+from layerlab.cli_audit import add_audit, run_audit
 from layerlab.cli_reproduce import add_reproduce, run_reproduce
 
 FIRST_LESSON = "00_start_here.ipynb"
@@ -107,6 +108,7 @@ def build_parser() -> argparse.ArgumentParser:
         "notebook", nargs="?", default=FIRST_LESSON, help="a lesson or any notebook (default: %(default)s)"
     )
     add_reproduce(commands)
+    add_audit(commands)
     commands.add_parser("doctor", help="say what is broken in this installation, and the cure")
     return parser
 
@@ -118,6 +120,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return open_lab(chosen.notebook)
     if chosen.command == "reproduce":
         return run_reproduce(chosen)
+    if chosen.command == "audit":
+        return run_audit(chosen)
     return doctor.report(doctor.examine())
 
 

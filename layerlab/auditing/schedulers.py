@@ -105,8 +105,8 @@ def not_stepped(scene: Scene) -> Iterator[Finding]:
             yield scene.finding(
                 "scheduler-not-stepped", [variable],
                 f"{scene.optimizer(i)} has taken steps, and {variable} ({kind}) none since it was built: "
-                "lr stays where the schedule starts. Right if it was built just now, or within the first epoch "
-                "of a schedule that goes by epochs",
+                "lr stays where the schedule starts. Right if it was built just now, or within the first "
+                "epoch of a schedule that goes by epochs",
                 f"{variable}.step()  # after every epoch (or every step, if it counts steps)",
             )  # fmt: skip
 
