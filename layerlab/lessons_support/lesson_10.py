@@ -59,9 +59,11 @@ def routes_chart(
             ):
                 x = [k + 0.4 * (at - 0.5) for k in range(len(some))]
                 heights = [100 * share for share in some]
-                axes.bar(x, heights, 0.36, color=colour, hatch=hatch, edgecolor="white", label=kind)
+                bars = axes.bar(x, heights, 0.36, color=colour, hatch=hatch, edgecolor="white", label=kind)
+                axes.bar_label(bars, fmt="%.0f", fontsize=7.5)  # a bar of 0 cannot be seen
             axes.set_xticks(range(len(shares[0])), [f"block {k + 1}" for k in range(len(shares[0]))])
-            axes.set_ylim(0, 105)
+            axes.set_ylim(0, 112)
+            axes.set_yticks(range(0, 101, 25))
             axes.set_title(title)
             axes.spines[["top", "right"]].set_visible(False)
         drawn[0].set_ylabel("images through the\ntuned copy (%)")
@@ -107,11 +109,12 @@ def check_routed_backward(routed_backward: RoutedBackward) -> Verdict:
             optimizer.step()
             for idle in (name for name, gradient in expected.items() if gradient is None):
                 t = ledger[number][idle]
+                left = "a tensor of zeros" if t.grad == "zero" else t.grad
                 check.that(
                     not t.moved,
                     f"{step}: no example trains {idle}, and it stayed ({t.reason})",
-                    f"{step}: no example trains {idle}, but it moved ({t.reason}): its gradient was "
-                    f"{'a tensor of zeros' if t.grad == 'zero' else t.grad}, and only None makes step() skip it",
+                    f"{step}: no example trains {idle}, but it moved ({t.reason}): its gradient was {left}, "
+                    "and only None makes step() skip it",
                 )
     return check.verdict()
 
