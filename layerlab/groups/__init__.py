@@ -119,8 +119,10 @@ def param_groups(
             "unmatched='leave out' lets them not train, unmatched={...} gives them options of their own"
         )
     if frozen == "leave out":
-        still = [named for share in shares for named in share.members if not named.tensor.requires_grad]
-        left_out.append(("frozen", still))
+        out = {
+            id(named.tensor) for share in shares for named in share.members if not named.tensor.requires_grad
+        }
+        left_out.append(("frozen", [named for named in tensors(model) if id(named.tensor) in out]))
         for share in shares:
             share.members = [named for named in share.members if named.tensor.requires_grad]
     shares = [share for share in shares if share.members]

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from layerlab.freezing import freeze
 from layerlab.groups import param_groups
 
 
@@ -120,8 +121,8 @@ def test_frozen_parameters_stay_in_and_are_marked_or_are_left_out(net):
     assert lines[3].startswith("  1: *")
     assert "❄ frozen: 3 tensors with requires_grad False" in lines[-1]
     assert "<code>❄ head.bias</code>" in kept._repr_html_()
-    without = param_groups(net, {"body": {}, "*": {}}, frozen="leave out")
-    assert names(without) == [[*NORM, "head.weight"]]
+    without = param_groups(net, {"head": {}, "*": {}}, frozen="leave out")
+    assert names(without) == [["head.weight"], NORM]
     assert without.left_out == (*BODY, "head.bias")
     net.requires_grad_(False)
     with pytest.raises(ValueError, match="no parameter is left"):
@@ -184,13 +185,18 @@ def test_lr_falls_by_layer(net):
     assert [group["lr"] for group in own] == [4.0, 8.0, 0.4, 0.4, 0.8]
 
 
-def test_a_tensor_lr_is_shared_by_no_two_groups(net):
-    groups = param_groups(net, {"*": {"lr": torch.tensor(0.8)}}, layer_decay=0.5, no_decay="norm and bias")
+@pytest.mark.parametrize(
+    ("layer_decay", "after"), [(None, [0.08, 0.08]), (0.5, [0.04, 0.04, 0.08, 0.08])], ids=["one", "by layer"]
+)
+def test_a_tensor_lr_is_shared_by_no_two_groups(net, layer_decay, after):
+    lr = torch.tensor(0.8)
+    groups = param_groups(net, {"*": {"lr": lr}}, layer_decay=layer_decay, no_decay="norm and bias")
     optimizer = torch.optim.Adam(groups, foreach=False)
     scheduler = torch.optim.lr_scheduler.StepLR(optimizer, step_size=1, gamma=0.1)
     optimizer.step()
     scheduler.step()
-    assert [round(float(group["lr"]), 6) for group in optimizer.param_groups] == [0.04, 0.04, 0.08, 0.08]
+    assert [round(float(group["lr"]), 6) for group in optimizer.param_groups] == after
+    assert lr == 0.8
 
 
 @pytest.mark.parametrize(
@@ -269,3 +275,11 @@ def test_a_group_is_added_later_with_its_names(net):
         optimizer.add_param_group({"params": list(net.body.parameters())})
     optimizer.add_param_group({"params": list(net.body.named_parameters())})
     assert len(optimizer.param_groups) == 2
+
+
+def test_a_learning_rate_of_its_groups_is_frozen_and_released(net):
+    optimizer = torch.optim.SGD(param_groups(net, {"head": {"lr": 0.1}, "*": {"lr": 0.2}}))
+    with freeze(net, "norm", "lr_zero", optimizer=optimizer):
+        zero = [group["param_names"] for group in optimizer.param_groups if group["lr"] == 0]
+        assert zero == [NORM]
+    assert names(optimizer.param_groups) == [HEAD, BODY + NORM]

@@ -100,6 +100,17 @@ def test_blocks_at_the_top_stay_whole():
     assert list(by_layer(net)) == ["first", "second"]
 
 
+def test_a_block_of_a_stack_stays_whole_whatever_lists_it_holds():
+    """Experts of a mixture stand side by side, not one after the other."""
+    net = nn.Module()
+    net.layers = nn.ModuleList([nn.Module(), nn.Module()])
+    for layer in net.layers:
+        layer.gate = nn.Linear(2, 2)
+        layer.experts = nn.ModuleList([Block(), Block()])
+    net.head = nn.Linear(2, 2)
+    assert list(by_layer(net)) == ["layers.0", "layers.1", "head"]
+
+
 def test_a_model_of_one_module():
     assert by_layer(nn.Linear(2, 2)) == {"Linear": ["weight", "bias"]}
 

@@ -62,13 +62,22 @@ def test_the_table_shows_the_groups_as_they_are_now(net):
     assert lines[4].split()[:2] == ["2:", "–"]
 
 
-def test_hostile_names_are_escaped():
+class Sly:
+    """A value that is shown by what it says of itself."""
+
+    def __repr__(self):
+        return "<i>\u200f"
+
+
+def test_hostile_names_and_values_are_escaped():
     net = nn.Sequential()
     net.add_module("<script>\u200f", nn.Linear(1, 1))
-    groups = param_groups(net, {"<script>*": {"<b>": "<i>"}})
-    assert "<script>" not in groups._repr_html_()
-    assert "<b>" not in groups._repr_html_()
-    assert "<i>" not in groups._repr_html_()
+    net.add_module("other", nn.Linear(1, 1))
+    groups = param_groups(net, {"<script>*": {"<b>": Sly()}, "*": {}})
+    html = groups._repr_html_()
+    assert "&lt;i&gt;" in html
+    for raw in ("<script>", "<b>", "<i>", "\u200f"):
+        assert raw not in html
     assert "\u200f" not in repr(groups)
 
 
