@@ -17,11 +17,11 @@ from layerlab.experiments.late_group import ADDED_IN, LateGroup
 from layerlab.ledger import Ledger, watch
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.verdict import Verdict, all_of
-from layerlab.record import Step
 from layerlab.show import Shown, describe_steps, short, table
 from layerlab.show.alphabet import ALPHABET, BLUE, FROZEN, GREEN, PURPLE, VERMILLION
 from layerlab.show.chart import Chart, new_figure
 from layerlab.show.page import Cell, Column, Description, Row, Table
+from layerlab.show.warn import warnings_of
 from layerlab.show.words import MISSING, printable
 
 Rates = Mapping[str, "float | None"]
@@ -44,7 +44,14 @@ def rates_chart(runs: Mapping[str, Sequence[Rates]], columns: int = 3) -> Chart:
                 values = [lr if (lr := epoch.get(part)) else math.nan for epoch in run]
                 marked = mark if len(run) < 20 else None  # too close together otherwise
                 axes.plot(
-                    values, color=colour, linestyle=dash, marker=marked, markersize=4, linewidth=2, label=part
+                    values,
+                    dash,
+                    drawstyle="steps-mid",
+                    color=colour,
+                    marker=marked,
+                    markersize=4,
+                    linewidth=2,
+                    label=part,
                 )
             axes.set_title(name, fontsize=9)
             axes.set_yscale("log")
@@ -72,15 +79,15 @@ def _span(part: str, run: Sequence[Rates]) -> str:
     return f"{part} {' → '.join(dict.fromkeys(ends))}{more}"
 
 
-def epochs_table(rates: Sequence[Rates], steps: Sequence[Step], title: str) -> Shown:
+def epochs_table(rates: Sequence[Rates], ledger: Ledger, title: str) -> Shown:
     """Show the lr of each part in each epoch, as a bar and a number, and what the epoch's step did to it.
 
     Parameters
     ----------
     rates
         For each epoch.
-    steps
-        The one step of each epoch; the first parameter of a part speaks for it.
+    ledger
+        With one step for each epoch; the first parameter of a part speaks for it.
     """
     parts = list(rates[0])
     known = [lr for epoch in rates for lr in epoch.values() if lr]
@@ -89,7 +96,7 @@ def epochs_table(rates: Sequence[Rates], steps: Sequence[Step], title: str) -> S
     for part in parts:
         columns += [Column(printable(part)), Column("lr", code=True)]
     rows = []
-    for number, (epoch, step) in enumerate(zip(rates, steps, strict=True)):
+    for number, (epoch, step) in enumerate(zip(rates, ledger, strict=True)):
         cells = [Cell(str(number))]
         for part in parts:
             t = next(t for name, t in step.items() if name.startswith(f"{part}."))
@@ -105,7 +112,13 @@ def epochs_table(rates: Sequence[Rates], steps: Sequence[Step], title: str) -> S
         f"bar: lr on a log scale, empty at {short(math.exp(lowest))}, full at {short(math.exp(highest))}",
         "● moved by its gradient, ○ stayed",
     )
-    return Shown(Description(tables=(Table(title, tuple(columns), tuple(rows), notes=notes),)))
+    page = Table(title, tuple(columns), tuple(rows), notes=notes)
+    return Shown(Description(tables=(page,)))
+
+
+def alarms_of(ledger: Ledger) -> Shown:
+    """Show what stands above a ledger: its alarms, each with its cause and its cure."""
+    return Shown(Description(alarms=warnings_of(ledger.alarms)))
 
 
 def matrix_of(ledger: Ledger) -> Shown:

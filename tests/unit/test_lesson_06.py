@@ -9,6 +9,7 @@ import layerlab as ll
 from layerlab.experiments.late_group import late_group
 from layerlab.experiments.schedules import SCHEDULERS
 from layerlab.lessons_support.lesson_06 import (
+    alarms_of,
     check_release,
     epochs_table,
     late_table,
@@ -185,6 +186,13 @@ def test_the_matrix_is_the_upper_half_of_the_ledger():
     assert whole.startswith(upper)
     assert "3 steps: which tensor moved in which step" in upper
     assert "step 2, SGD" not in upper
+
+
+def test_alarms_alone():
+    _, ledger = three_epochs()
+    assert repr(ledger).startswith(repr(alarms_of(ledger)))
+    assert "no watched optimizer holds it" in repr(alarms_of(ledger)).replace("\n  ", " ")
+    assert "three" not in repr(alarms_of(ledger))
 
 
 def test_the_fates_of_late_groups_are_told_apart():
