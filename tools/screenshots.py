@@ -86,6 +86,14 @@ with ll.watch(net, optimizer) as ledger:
     nn.functional.cross_entropy(net(x), y).backward()
     optimizer.step()
 """
+TRAINED = """
+import torch
+import layerlab as ll
+from layerlab.experiments.digits import odd_or_even_lab, pretrained
+
+torch.set_num_threads(1)
+lab = ll.TrainLab(odd_or_even_lab(pretrained(seed=0)), per_class=[1, 2, 5, 10], each="digit", on_threads=1)
+"""
 
 SCENES = (
     Scene("ledger.png", (readme_example(),)),
@@ -109,6 +117,11 @@ SCENES = (
         "step-view.png",
         (readme_example().rstrip().removesuffix("ledger"), "ll.StepView(ledger, tensor='body.weight')"),
         width=1000,
+    ),
+    Scene(
+        "train-lab.png",
+        (TRAINED, "for setting in ('scratch', 'fine_tune', 'frozen'):\n    lab.train(setting=setting)", "lab"),
+        width=1200,
     ),
     Scene("compare.png", ("import layerlab as ll\nll.Compare()",), width=1000),
 )
