@@ -252,6 +252,7 @@ class Ledger(Sequence[Step]):
             tensors, kept = observer.after(optimizer, index, self._keeper.wants)
         position = observer.position(optimizer)
         step = Step(index, position, type(optimizer).__name__, tensors, completed, note=observer.error)
+        step.named_groups = "param_names" in optimizer.param_groups[0]
         step.alarms = by_gravity([*self._book.read(step, observer.held()), *self._check_wiring(index)])
         for name, values in kept.items():
             self._keeper.add(index, name, values)

@@ -197,6 +197,8 @@ class Step(Mapping[str, TensorStep]):
     alarms: list[Alarm] = field(default_factory=list)
     note: str = ""
     """Why the step could not be replayed, if it could not."""
+    named_groups: bool = False
+    """Whether the optimizer's groups keep the names of their parameters: then it wants names of new ones."""
 
     def __getitem__(self, name: str) -> TensorStep:
         found = self.tensors.get(name)

@@ -123,12 +123,13 @@ def _trains_nowhere(step: Step, t: TensorStep, past: Past) -> Alarm | None:
     has_gradient = t.grad in ("nonzero", "nonfinite")
     if t.info.kind != "parameter" or not has_gradient or t.optimizer is not None or t.frozen:
         return None
+    new = f"({t.name!r}, {path(t.name)})" if step.named_groups else path(t.name)
     return _alarm(
         "in-no-optimizer", step, t,
         "trainable, has a gradient, and stays still: no watched optimizer holds it",
         "the optimizer was built before this parameter was put into the model, or while it was frozen "
         "and filtered out (or from a generator that was already used up)",
-        f'optimizer.add_param_group({{"params": [{path(t.name)}]}})  # once; or build the optimizer anew',
+        f'optimizer.add_param_group({{"params": [{new}]}})  # once; or build the optimizer anew',
     )  # fmt: skip
 
 

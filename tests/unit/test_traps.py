@@ -427,10 +427,12 @@ def test_optimizer_built_before_the_layer_was_replaced():
     assert "torch.optim.SGD(model.parameters()" in alarm.cure
 
 
-def test_unfrozen_after_the_optimizer_was_built_from_a_filter():
+@pytest.mark.parametrize("named", [False, True])
+def test_unfrozen_after_the_optimizer_was_built_from_a_filter(named):
     net = TwoBranches()
     net.left.requires_grad_(False)
-    optimizer = OPTIM.SGD(filter(lambda p: p.requires_grad, net.parameters()), 0.1)
+    kept = [(name, p) for name, p in net.named_parameters() if p.requires_grad]
+    optimizer = OPTIM.SGD(kept if named else [p for _, p in kept], 0.1)
     net.left.requires_grad_(True)
     with watch(net, optimizer) as ledger:
         backward(net)
