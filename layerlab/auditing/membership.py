@@ -34,7 +34,7 @@ def foreign_tensors(scene: Scene) -> Iterator[Finding]:
         else:
             yield scene.finding(
                 "layer-replaced", [n.name for n in scene.unheld],
-                "backward() will fill its gradient and no step() apply it, so it never trains: no given "
+                "what backward() puts into its gradient no step() applies, so it never trains: no given "
                 f"optimizer holds it. {variable} ({kind}) holds {plural(len(foreign), 'tensor')} that the "
                 f"model does not have ({some(names)}): a layer was replaced after the optimizer was built, "
                 "or they belong to a loss",
@@ -55,7 +55,7 @@ def in_no_optimizer(scene: Scene) -> Iterator[Finding]:
     last = len(scene.optimizers) - 1
     variable = scene.optimizer(last)
     effect = (
-        "backward() will fill its gradient and no step() apply it, so it never trains: none of the given "
+        "what backward() puts into its gradient no step() applies, so it never trains: none of the given "
         "optimizers holds it. (If another optimizer does, give the audit that one too.)"
     )
     named = "param_names" in scene.optimizers[last].param_groups[0]
@@ -63,13 +63,13 @@ def in_no_optimizer(scene: Scene) -> Iterator[Finding]:
         cure = scene.rebuilt(last)
     elif len(scene.unheld) <= 3:
         new = ", ".join(scene.path(n.name) for n in scene.unheld)
-        cure = f'{variable}.add_param_group({{"params": [{new}]}})  # once'
+        cure = f'{variable}.add_param_group({{"params": [{new}]}})  # once, if it is to train'
     else:
         every = ", ".join(map(scene.optimizer, range(last + 1)))
         cure = (
             f'held = {{id(p) for o in [{every}] for g in o.param_groups for p in g["params"]}}\n'
             f"new = [p for p in {scene.path()}.parameters() if p.requires_grad and id(p) not in held]\n"
-            f'{variable}.add_param_group({{"params": new}})  # once'
+            f'{variable}.add_param_group({{"params": new}})  # once, if these are to train'
         )
     yield scene.finding("in-no-optimizer", [n.name for n in scene.unheld], effect, cure)
 

@@ -38,15 +38,19 @@ def moves_statistics(module: nn.Module) -> bool:
 
 
 def _eval(scene: Scene, names: list[str]) -> str:
-    if len(names) <= 3:
-        lines = "; ".join(f"{scene.path(name)}.eval()" for name in names)
-        return f"{lines}  # again after every model.train(); or use layerlab.freeze"
-    listed = ", ".join(map(repr, names))
-    return (
-        f"for name in [{listed}]:\n"
-        f"    {scene.path()}.get_submodule(name).eval()"
-        "  # again after every model.train(); or use layerlab.freeze"
-    )
+    """The line that puts these in eval mode; of many, the whole frozen parts that they lie in."""
+    if len(names) > 3:
+        names = list(dict.fromkeys(_top(scene, name) for name in names))
+    parts = ", ".join(map(scene.path, names))
+    line = f"for part in [{parts}]: part.eval()" if len(names) > 1 else f"{parts}.eval()"
+    return f"{line}  # again after every {scene.path()}.train(); layerlab.freeze sees to that"
+
+
+def _top(scene: Scene, name: str) -> str:
+    """The outermost module around this one that lies wholly in the frozen part."""
+    while name and name.rpartition(".")[0] in scene.frozen_parts:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def frozen_dropout(scene: Scene) -> Iterator[Finding]:

@@ -66,8 +66,8 @@ def _warn(finding: Finding) -> Warn:
     return Warn(
         level="notice" if finding.level == "note" else "alarm",
         names=finding.names,
-        what=finding.effect,
-        when=f"{finding.level}: {finding.code}",
-        cause="",
+        what=finding.code,
+        when=finding.level,
+        cause=finding.effect,
         cure=finding.cure,
     )

@@ -109,11 +109,11 @@ class Scene:
         group = self.optimizers[i].param_groups[j]
         if lr_of(group) != 0:
             return False
-        for scheduler in self.schedulers_of(i):
-            last = getattr(scheduler, "_last_lr", None) or []
-            if j < len(last) and float(last[j]) == 0 and float(group.get("initial_lr", 0)) != 0:
-                return False
-        return True
+        if float(group.get("initial_lr", 0)) == 0:
+            return True
+        # A scheduler was built on this group. If it is not given, nobody knows whose zero this is.
+        last = [getattr(scheduler, "_last_lr", None) or [] for scheduler in self.schedulers_of(i)]
+        return bool(last) and not any(j < len(rates) and float(rates[j]) == 0 for rates in last)
 
     def frozen_by(self, tensor: Tensor) -> str | None:
         """How a parameter is frozen: by its flag, by `layerlab.freezing`, or by lr = 0; None if it is not."""
@@ -179,12 +179,15 @@ class Scene:
 
     def names(self, some_of: Sequence[Tensor]) -> list[str]:
         """Names of tensors: the model's, else the optimizer's, else their shape."""
+        return [self._named.get(id(tensor)) or _by_its_shape(tensor) for tensor in some_of]
+
+    @cached_property
+    def _named(self) -> dict[int, str]:
         told: dict[int, str] = {}
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 told |= {id(p): n for p, n in zip(group["params"], group.get("param_names", ()))}  # noqa: B905
-        told |= {key: named.name for key, named in self.own.items()}
-        return [told.get(id(t)) or _by_its_shape(t) for t in some_of]
+        return told | {key: named.name for key, named in self.own.items()}
 
     def rebuilt(self, i: int) -> str:
         """The line that builds an optimizer anew, for all of the model that is trainable."""
@@ -215,7 +218,7 @@ def built(thing: Any, first: str, known: Any) -> str:
         plain = isinstance(value, (bool, int, float, str, list, tuple))
         if parameter.default is parameter.empty and not plain:
             arguments.append("...")
-        elif plain and value != parameter.default:
+        elif plain and (value != parameter.default or name == "lr"):
             arguments.append(f"{name}={value!r}")
     return f"{prefix}{kind.__name__}({', '.join(arguments)})"
 
@@ -227,7 +230,9 @@ def _variable(thing: object) -> str | None:
 
 
 def _by_its_shape(tensor: Tensor) -> str:
-    return "a tensor without a shape yet" if is_lazy(tensor) else f"a tensor of shape {tuple(tensor.shape)}"
+    if is_lazy(tensor):
+        return "a tensor without a shape yet"
+    return f"a tensor of {'×'.join(map(str, tensor.shape))}" if tensor.dim() else "a scalar"
 
 
 def lr_of(group: dict[str, Any]) -> float | None:

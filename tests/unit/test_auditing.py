@@ -55,9 +55,10 @@ def test_the_text_is_the_same_every_time_and_holds_no_address():
     text = texts.pop()
     assert "0x" not in text
     assert all(len(line) <= 100 or "cure: " in line for line in text.splitlines())
-    assert text.startswith("⚠ 3.weight, 3.bias: backward() will fill its gradient")
-    assert "(error: layer-replaced)" in text.replace("\n  ", " ")
-    assert "! 1, 2: 0.weight trains" in text
+    assert text.startswith(
+        "⚠ 3.weight, 3.bias: layer-replaced (error)\n    why:  what backward() puts into its gradient"
+    )
+    assert "! 1, 2: late-freeze (note)\n    why:  0.weight trains" in text
     assert text.splitlines()[-1].startswith(
         "audit: 1 error, 1 warning, 1 note in Sequential (4 of 8 parameters"
     )
@@ -73,7 +74,7 @@ def test_html_says_the_same_and_escapes_hostile_names():
     assert "<b onclick" not in html
     assert "\u202e" not in html + repr(found) + json.dumps(found.rows(), ensure_ascii=False)
     assert "&lt;b onclick=&#x27;x&#x27;&gt;\\u202e" in html
-    assert "error: flag-on-module" in html
+    assert "flag-on-module (error)" in html
     for word in ("script", "style>"):
         assert word not in html
 

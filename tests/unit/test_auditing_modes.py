@@ -74,6 +74,7 @@ def test_many_modules_share_one_finding_and_one_cure():
     finding = the(audit(model, optimizer), "frozen-statistics")
     assert finding.place == "0.0, 0.1, 0.2 … and 2 more"
     assert len(finding.names) == 5
+    assert finding.cure.startswith("model[0].eval()")
     cured(finding, model=model)
     assert not audit(model, optimizer)
 

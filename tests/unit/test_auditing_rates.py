@@ -207,3 +207,4 @@ def test_a_warm_up_from_zero_is_no_finding(make):
     scheduler = make(optimizer)
     assert optimizer.param_groups[0]["lr"] == 0
     assert not audit(model, optimizer, scheduler)
+    assert not audit(model, optimizer)  # the audit is not told of the scheduler, and knows of one

@@ -86,7 +86,7 @@ def test_findings_by_the_modules_name(train, capsys, monkeypatch):
     monkeypatch.chdir(train.parent)
     assert cli.main(["audit", "train_for_audit:replaced"]) == 1
     out = capsys.readouterr().out
-    assert "(error: layer-replaced)" in out
+    assert "layer-replaced (error)" in out
     assert "cure: optimizer = torch.optim.SGD(model.parameters(), lr=0.1)" in out
 
 
@@ -101,13 +101,13 @@ def test_json_stands_alone_on_the_output(train, capsys):
 
 def test_notes_count_only_when_strict(train, capsys):
     assert cli.main(["audit", f"{train}:note"]) == 0
-    assert "note: plateau-needs-metric" in capsys.readouterr().out
+    assert "plateau-needs-metric (note)" in capsys.readouterr().out
     assert cli.main(["audit", "--strict", f"{train}:note"]) == 1
 
 
 def test_a_loss_in_the_tuple_is_no_second_model(train, capsys):
     assert cli.main(["audit", f"{train}:with_loss"]) == 1
-    assert "error: double-softmax" in capsys.readouterr().out
+    assert "double-softmax (error)" in capsys.readouterr().out
 
 
 def test_a_model_alone(train, capsys):
