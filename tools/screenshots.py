@@ -120,7 +120,7 @@ SCENES = (
     ),
     Scene(
         "train-lab.png",
-        (TRAINED, "for setting in ('scratch', 'fine_tune', 'frozen'):\n    lab.train(setting=setting)", "lab"),
+        (TRAINED, "for s in ('scratch', 'fine_tune', 'frozen'):\n    lab.train(setting=s)", "lab"),
         width=1200,
     ),
     Scene("compare.png", ("import layerlab as ll\nll.Compare()",), width=1000),
