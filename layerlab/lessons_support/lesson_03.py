@@ -14,6 +14,7 @@ from layerlab.experiments.backward_cost import Cost
 from layerlab.experiments.schedules import ScheduleRun
 from layerlab.ledger import Ledger, watch
 from layerlab.lessons_support.checks import Check
+from layerlab.lessons_support.trials import optimizer_of, resnet_and_images
 from layerlab.lessons_support.verdict import Verdict
 from layerlab.show import Shown, table
 from layerlab.show.alphabet import BLUE, GREY, VERMILLION
@@ -108,19 +109,10 @@ def check_frozen_body(prepare: Prepare, train_mode: TrainMode) -> Verdict:
     train_mode
         Called with the model before each step.
     """
-    from torchvision.models import resnet18  # slow to import
-
     check = Check("all but fc frozen, fc trains", called={"model": "net"})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = resnet18(num_classes=2)
-        x, y = torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])
-    optimizer = check.run(prepare, net)
-    if not isinstance(optimizer, Optimizer):
-        got = type(optimizer).__name__
-        check.that(
-            False, "", f"prepare must return the optimizer, but returned {got}: is its return missing?"
-        )
+    net, x, y = resnet_and_images(64)
+    optimizer = optimizer_of(check, prepare, net, "prepare")
+    if optimizer is None:
         return check.verdict()
     if not any(p.requires_grad for p in net.parameters()):
         check.that(False, "", "fc is frozen too, so nothing can train: freeze all but fc")

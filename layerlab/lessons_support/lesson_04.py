@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from statistics import mean
 
-import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
@@ -13,6 +12,7 @@ from torch.optim import Optimizer
 from layerlab.data import Images
 from layerlab.ledger import watch
 from layerlab.lessons_support.checks import Check
+from layerlab.lessons_support.trials import optimizer_of, resnet_and_images
 from layerlab.lessons_support.verdict import Verdict
 from layerlab.show.alphabet import BLUE, GREY, VERMILLION
 from layerlab.show.chart import Chart, new_figure
@@ -102,19 +102,10 @@ def check_two_rates(make_optimizer: MakeOptimizer) -> Verdict:
     make_optimizer
         Called with the model; returns the optimizer.
     """
-    from torchvision.models import resnet18  # slow to import
-
     check = Check("fc at lr 0.01, the backbone at 0.001", called={"model": "net"})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = resnet18(num_classes=2)
-        x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
-    optimizer = check.run(make_optimizer, net)
-    if not isinstance(optimizer, Optimizer):
-        got = type(optimizer).__name__
-        check.that(
-            False, "", f"make_optimizer must return the optimizer, but returned {got}: is its return missing?"
-        )
+    net, x, y = resnet_and_images(32)
+    optimizer = optimizer_of(check, make_optimizer, net, "make_optimizer")
+    if optimizer is None:
         return check.verdict()
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     for part, wanted, members in (

@@ -13,6 +13,7 @@ from torch.optim import SGD, Optimizer
 
 from layerlab.ledger import watch
 from layerlab.lessons_support.checks import Check
+from layerlab.lessons_support.trials import optimizer_of, resnet_and_images
 from layerlab.lessons_support.verdict import Verdict
 from layerlab.show.words import printable, some
 
@@ -33,20 +34,11 @@ def check_groups(make_optimizer: MakeOptimizer) -> Verdict:
     make_optimizer
         Called once with the model; returns the optimizer.
     """
-    from torchvision.models import resnet18  # slow to import
-
     check = Check("a part frozen, two learning rates, no decay for norms and biases", called={"model": "net"})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        net = resnet18(num_classes=10)
-        x, y = torch.randn(4, 3, 32, 32), torch.tensor([0, 1, 0, 1])
+    net, x, y = resnet_and_images(32, classes=10)
     parameters = dict(net.named_parameters())
-    optimizer = check.run(make_optimizer, net)
-    if not isinstance(optimizer, Optimizer):
-        got = type(optimizer).__name__
-        check.that(
-            False, "", f"make_optimizer must return the optimizer, but returned {got}: is its return missing?"
-        )
+    optimizer = optimizer_of(check, make_optimizer, net, "make_optimizer")
+    if optimizer is None:
         return check.verdict()
     if not any(p.requires_grad for p in parameters.values()):
         check.that(False, "", f"everything is frozen, so nothing can train: freeze {', '.join(FROZEN)} alone")

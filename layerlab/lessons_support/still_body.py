@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 from layerlab.compare import same_bits
 from layerlab.ledger import Ledger, watch
 from layerlab.lessons_support.checks import Check
+from layerlab.lessons_support.trials import optimizer_of
 from layerlab.lessons_support.verdict import Verdict
 
 WORDS, WIDTH, STEPS = 10, 6, 3
@@ -73,12 +74,8 @@ def _check(
 ) -> None:
     old = net.embedding.detach().clone()
     before = _eval_features(net)
-    optimizer = check.run(prepare, net)
-    if not isinstance(optimizer, Optimizer):
-        got = type(optimizer).__name__
-        check.that(
-            False, "", f"prepare must return the optimizer, but returned {got}: is its return missing?"
-        )
+    optimizer = optimizer_of(check, prepare, net, "prepare")
+    if optimizer is None:
         return
     start = net.head.weight.detach().clone()
     if not any(p.requires_grad for p in net.parameters()):
