@@ -182,7 +182,8 @@ def _owner(scene: Scene, name: str) -> str:
 
 def _around(scene: Scene, name: str, tensor: Tensor) -> bool | None:
     """Whether what is nearest to a tensor trains (True), is frozen (False), or neither is true (None)."""
-    holders = dict(scene.bare.named_modules(remove_duplicate=False))
+    every = scene.bare.named_modules(remove_duplicate=False)
+    holders = {".".join(part for part in name.split(".") if part != "_orig_mod"): m for name, m in every}
     owner = name.rpartition(".")[0]
     while owner:
         others = {p.requires_grad for p in holders[owner].parameters() if p is not tensor}

@@ -29,7 +29,8 @@ _LOSSES = {
     nn.BCEWithLogitsLoss: "binary_cross_entropy_with_logits",
 }
 _TAKES_LOGITS = (
-    "applies {inner} itself: on probabilities the loss can neither reach 0 nor grow, and gradients are small"
+    "applies {inner} itself: on probabilities the loss can neither reach 0 nor grow, and its "
+    "gradients are smaller"
 )
 _CLASHES: dict[tuple[str, str], tuple[Level, str]] = {
     ("softmax", "cross_entropy"): ("error", _TAKES_LOGITS.format(inner="log_softmax")),

@@ -54,9 +54,16 @@ def _asleep(scene: Scene, i: int, j: int, members: list[Tensor]) -> Iterator[Fin
         "lr-zero", names,
         f"held still by lr = 0 ({where}), at the cost of training it: its gradients are computed and "
         "the optimizer's state for it fills. BatchNorm in train mode moves, clip_grad_norm_ counts it, and "
-        "a gradient of inf or NaN gets through (0 times NaN is NaN)",
+        "a gradient of inf or NaN gets through (0 times NaN is NaN)" + _strangers(scene, i),
         cure + "  # the same weights, for less",
     )  # fmt: skip
+
+
+def _strangers(scene: Scene, i: int) -> str:
+    """What is not known of a group at lr 0 under schedulers that are not torch's."""
+    kinds = [type(s) for s in leaves(scene.schedulers_of(i))]
+    names = [kind.__name__ for kind in kinds if not kind.__module__.startswith("torch.")]
+    return f". Whether {' or '.join(names)} raises it, an audit cannot tell" if names else ""
 
 
 def _moves_at_zero(scene: Scene, i: int, members: list[Tensor]) -> str:

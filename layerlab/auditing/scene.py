@@ -111,9 +111,12 @@ class Scene:
             return False
         if float(group.get("initial_lr", 0)) == 0:
             return True
-        # A scheduler was built on this group. If it is not given, nobody knows whose zero this is.
-        last = [getattr(scheduler, "_last_lr", None) or [] for scheduler in self.schedulers_of(i)]
-        return bool(last) and not any(j < len(rates) and float(rates[j]) == 0 for rates in last)
+        # A scheduler was built on this group. If it is not given, or not of torch, whose zero this is cannot
+        # be known; one of torch keeps the rates that it wrote last.
+        last = [getattr(scheduler, "_last_lr", None) for scheduler in self.schedulers_of(i)]
+        if not last or None in last:
+            return False
+        return not any(j < len(rates) and float(rates[j]) == 0 for rates in last if rates)
 
     def frozen_by(self, tensor: Tensor) -> str | None:
         """How a parameter is frozen: by its flag, by `layerlab.freezing`, or by lr = 0; None if it is not."""
@@ -144,7 +147,7 @@ class Scene:
 
     def schedulers_of(self, i: int) -> list[Any]:
         """The given schedulers of an optimizer, combining ones as they are."""
-        return [s for s in self.schedulers if getattr(s, "optimizer", None) is self.optimizers[i]]
+        return [s for s in self.schedulers if optimizer_of(s) is self.optimizers[i]]
 
     # -- what the user calls it
 
@@ -203,6 +206,13 @@ class Scene:
         hints = ["with your groups"] if len(optimizer.param_groups) > 1 else []
         hints += ["and then its scheduler"] if self.schedulers_of(i) else []
         return line + (f"  # {', '.join(hints)}" if hints else "")
+
+
+def optimizer_of(scheduler: Any) -> Any:
+    """The optimizer whose rates a scheduler sets; an older ChainedScheduler leaves it to its parts."""
+    own = getattr(scheduler, "optimizer", None)
+    inner = getattr(scheduler, "_schedulers", None)
+    return own if own is not None or not inner else optimizer_of(inner[0])
 
 
 def built(thing: Any, first: str, known: Any) -> str:

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import SWALR
 
 from layerlab.auditing.finding import Finding
 from layerlab.auditing.rates import leaves, rebuilt_scheduler
-from layerlab.auditing.scene import Scene
+from layerlab.auditing.scene import Scene, optimizer_of
 from layerlab.show.words import plural
 
 _BY_GROUP = (
@@ -30,9 +30,7 @@ def bound_elsewhere(scene: Scene) -> Iterator[Finding]:
     if not scene.optimizers:
         return
     for scheduler in scene.schedulers:
-        optimizer = getattr(scheduler, "optimizer", None)
-        if optimizer is None:  # an older ChainedScheduler has none of its own
-            optimizer = next((s.optimizer for s in leaves([scheduler]) if hasattr(s, "optimizer")), None)
+        optimizer = optimizer_of(scheduler)
         if any(optimizer is one for one in scene.optimizers):
             continue
         last = len(scene.optimizers) - 1

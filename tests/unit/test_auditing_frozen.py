@@ -208,6 +208,15 @@ def test_a_tied_weight_is_frozen_in_a_part_that_trains():
     assert not audit(model, optimizer)
 
 
+def test_a_tied_weight_in_a_part_that_is_compiled():
+    model = Tied()
+    model.encoder.requires_grad_(False)
+    model.head.requires_grad_(True)
+    model.encoder = torch.compile(model.encoder)
+    finding = the(audit(model), "tied-weight", "warning")
+    assert finding.names == ("encoder.0.weight", "head.1.weight")
+
+
 @pytest.mark.parametrize("how", ["requires_grad", "grad_none"])
 def test_a_freeze_by_handle_is_clean(how):
     model = net()

@@ -26,6 +26,13 @@ def perfect(model):
     return torch.eye(4), torch.arange(4)
 
 
+def gradient(model, loss):
+    """The size of the gradient that the weights start with."""
+    model.zero_grad()
+    loss(model(torch.eye(4)), torch.arange(4)).backward()
+    return model[0].weight.grad.norm()
+
+
 @pytest.mark.parametrize(
     "loss", [nn.CrossEntropyLoss(), F.cross_entropy, nn.CrossEntropyLoss(reduction="mean")]
 )
@@ -34,6 +41,8 @@ def test_softmax_before_cross_entropy(loss):
     optimizer = SGD(model.parameters(), lr=0.1)
     finding = the(audit(model, optimizer, loss=loss), "double-softmax", "error")
     assert finding.names == ("1",)
+    assert gradient(model, loss) < gradient(model[:1], loss)
+    model.zero_grad()
     x, y = perfect(model)
     floor = math.log(math.e + 3) - 1  # −log softmax of (1, 0, 0, 0) at its largest
     assert loss(model(x), y).item() == pytest.approx(floor)

@@ -111,6 +111,30 @@ def test_a_scheduler_that_wakes_a_group_is_told_and_no_other(name, when):
         assert cure is None
 
 
+class ByHand:
+    """A scheduler that is none of torch's: it warms up from 0."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        for group in optimizer.param_groups:
+            group["initial_lr"], group["lr"] = group["lr"], 0.0
+
+    def step(self):
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["initial_lr"]
+
+
+def test_a_scheduler_that_is_not_of_torch():
+    model = net()
+    optimizer = OPTIM.SGD(model.parameters(), lr=0.1)
+    assert not audit(model, optimizer, ByHand(optimizer))
+    model, optimizer = two_groups()
+    scheduler = ByHand(optimizer)
+    optimizer.param_groups[1]["lr"] = 0.1
+    finding = the(audit(model, optimizer, scheduler), "lr-zero", "note")
+    assert finding.effect.endswith("Whether ByHand raises it, an audit cannot tell")
+
+
 def test_rprop_moves_at_lr_zero():
     model, optimizer = two_groups(maker=OPTIM.Rprop)
     finding = the(audit(model, optimizer), "lr-zero-moves", "error")
