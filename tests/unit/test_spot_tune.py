@@ -10,9 +10,11 @@ from torch.nn.functional import cross_entropy
 
 from layerlab.data.digits import target
 from layerlab.experiments import spot_tune, spot_tune_sweep
+from layerlab.experiments.recorded import recorded
 from layerlab.experiments.spot_tune import METHODS, TASKS, Result, learn, model_for, parts, small_resnet
 from layerlab.experiments.spot_tune_sweep import (
     LRS,
+    SEEDS,
     ahead_of,
     chosen_lr,
     key,
@@ -298,3 +300,19 @@ def test_the_rate_is_chosen_on_development_images_and_the_figure_is_that_on_test
     assert tuned(found, "negatives", seeds=(0, 1)) == [[0.5, 0.0], [1.0, 0.5]]
     with pytest.raises(KeyError, match="last_two"):
         over_seeds(found, "negatives", "last_two", seeds=(0, 1))
+
+
+def test_what_is_recorded_is_whole_and_says_what_the_lesson_says():
+    """The claims of lesson 10, on the figures that come with the repository."""
+    found = read(recorded() / "spot_tune.json")
+    assert set(found) == {key(t, m, lr, s) for t in TASKS for m in METHODS for lr in LRS for s in SEEDS}
+    for task in TASKS:
+        gap, spread, _ = ahead_of(found, task, "spot_tune", "fine_tune")
+        assert abs(gap) < spread  # no better and no worse than the spread between seeds
+        for below in ("frozen", "random_routes"):
+            gap, spread, wins = ahead_of(found, task, below, "fine_tune")
+            assert (gap < -spread, wins) == (True, 0)
+    gap, spread, _ = ahead_of(found, "negatives", "one_route_for_all", "spot_tune")
+    assert gap < -spread
+    like, foreign = tuned(found, "negatives")
+    assert min(foreign) > max(like)
