@@ -74,6 +74,12 @@ def _came_later(scene: Scene, i: int, optimizer: Optimizer, outer: Any, schedule
                 "was set"
             )
             yield scene.finding("group-after-scheduler", places, effect, cure, level="warning")
+    elif isinstance(scheduler, lrs.CosineAnnealingLR):
+        effect = (
+            f"{what}: it goes on with it up to T_max = {scheduler.T_max}; a step() later it raises, or (in "
+            "older versions of torch) sets no more than the groups it knew"
+        )
+        yield scene.finding("group-after-scheduler", places, effect, cure, level="note")
 
 
 def plateau_metric(scene: Scene) -> Iterator[Finding]:

@@ -58,7 +58,6 @@ def test_a_group_that_a_scheduler_does_not_know_fails_or_is_passed_over(name):
         lambda o: lrs.ExponentialLR(o, 0.9),
         lambda o: lrs.MultiStepLR(o, [1, 3]),
         lambda o: lrs.PolynomialLR(o, 8),
-        lambda o: lrs.CosineAnnealingLR(o, 8),
         lambda o: lrs.ReduceLROnPlateau(o, patience=0),
     ],
 )
@@ -71,6 +70,24 @@ def test_schedulers_that_take_a_new_group_along(make):
         optimizer.step()
         scheduler.step(*([1.0] if isinstance(scheduler, lrs.ReduceLROnPlateau) else []))
     assert rates(optimizer)[0] == rates(optimizer)[1] < 0.1
+
+
+def test_a_cosine_takes_a_new_group_along_as_far_as_its_lowest():
+    model, optimizer = one_group()
+    scheduler = lrs.CosineAnnealingLR(optimizer, 4)
+    optimizer.add_param_group({"params": model[2].parameters(), "lr": 0.1})
+    finding = the(audit(model, optimizer, scheduler), "group-after-scheduler", "note")
+    assert "up to T_max = 4" in finding.effect
+    for _ in range(4):
+        optimizer.step()
+        scheduler.step()
+    assert rates(optimizer) == pytest.approx([0.0, 0.0])
+    try:
+        scheduler.step()
+    except ValueError:
+        pass  # torch 2.15
+    else:
+        assert rates(optimizer)[0] > 0 == rates(optimizer)[1]
 
 
 def test_linear_warm_up_takes_a_new_group_past_its_lr():
