@@ -22,7 +22,7 @@ def methods_chart(panels: Mapping[str, Mapping[str, Spread]]) -> Chart:
     """Draw mean ± standard deviation of each method's accuracy, a panel for each task."""
     methods = list(next(iter(panels.values())))
     with new_figure(9, 0.9 + 0.3 * len(methods)) as figure:
-        drawn = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        drawn = figure.subplots(1, len(panels), sharex=True, sharey=True, squeeze=False)[0]
         for axes, (task, figures) in zip(drawn, panels.items(), strict=True):
             for row, (mean, deviation) in enumerate(figures.values()):
                 axes.errorbar(100 * mean, row, xerr=100 * deviation, fmt="o", color=BLUE, capsize=3)
