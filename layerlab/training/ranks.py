@@ -1,0 +1,290 @@
+"""Did every process of a distributed run (every *rank*) do the same to every tensor? Compared bit by bit."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from layerlab.ledger import Ledger
+from layerlab.names import tensors
+from layerlab.record import Alarm, Level, Reason, Step, TensorStep
+from layerlab.show import Shown
+from layerlab.show.alphabet import ALARM, ALPHABET
+from layerlab.show.page import Cell, Column, Description, Row, Table
+from layerlab.show.warn import warnings_of
+from layerlab.show.words import plural, printable, short
+
+APART = "≠"
+SHOWN = 12
+"""Steps that are shown: the last ones."""
+
+
+def digest(tensor: Tensor) -> str:
+    """A short hash of a tensor's dtype, shape and bits: equal for two tensors just when they are the same."""
+    plain = tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+    bits = plain.reshape(-1).view(torch.uint8).numpy().tobytes() if plain.numel() else b""
+    kind = f"{plain.dtype} {tuple(plain.shape)} "
+    return hashlib.blake2b(kind.encode() + bits, digest_size=12).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class RankRecord:
+    """What one rank did: its steps, and a hash of every tensor before the first one and after each."""
+
+    rank: int
+    steps: tuple[Step, ...]
+    digests: tuple[dict[str, str], ...]
+    """By tensor name; the first entry is from before the first step."""
+
+
+class Ranks:
+    """Notes a hash of every tensor after every step of a ledger, on this rank alone: nothing is sent.
+
+    When the run is over, every rank calls `compare`, and each gets the same answer.
+
+    >>> with ll.watch(ddp, optimizer) as ledger:  # doctest: +SKIP
+    ...     ranks = Ranks(ledger, ddp)
+    ...     train(ddp, optimizer)
+    >>> print(ranks.compare())  # doctest: +SKIP
+
+    Parameters
+    ----------
+    ledger
+        Of a ``with`` block that is being run.
+    model
+        The model that the ledger watches, wrapped or bare.
+
+    Raises
+    ------
+    RuntimeError
+        If the ledger is not recording: then it would tell of no step.
+
+    Notes
+    -----
+    A tensor that did not move keeps its hash, so that a frozen part costs nothing. What moved is copied to
+    the CPU and hashed: meant for finding a mistake in some steps, and not for a whole training on GPUs.
+    """
+
+    def __init__(self, ledger: Ledger, model: nn.Module) -> None:
+        if not ledger.recording:
+            raise RuntimeError("the ledger is not recording: call Ranks(ledger, model) inside its with block")
+        self._ledger, self._model = ledger, model
+        self._digests = [{t.name: digest(t.tensor) for t in tensors(model)}]
+        ledger.follow(self._note)
+
+    @property
+    def record(self) -> RankRecord:
+        """All that this rank did so far: plain data, which can be pickled."""
+        steps = tuple(self._ledger[: len(self._digests) - 1])
+        return RankRecord(_this_rank(), steps, tuple(self._digests))
+
+    def compare(self) -> RankComparison:
+        """Gather the records of all ranks and compare them; every rank must call it.
+
+        Raises
+        ------
+        RuntimeError
+            If no process group is there (`torch.distributed.init_process_group`).
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            raise RuntimeError("there is no process group: call init_process_group() first, on every rank")
+        gathered: list[RankRecord | None] = [None] * dist.get_world_size()
+        dist.all_gather_object(gathered, self.record)
+        return compare_ranks([record for record in gathered if record is not None])
+
+    def _note(self) -> None:
+        if len(self._ledger) < len(self._digests):
+            return  # the ledger also calls at its end
+        moved, before = set(self._ledger[-1].moved), self._digests[-1]
+        self._digests.append(
+            {
+                t.name: digest(t.tensor) if t.name in moved or t.name not in before else before[t.name]
+                for t in tensors(self._model)
+            }
+        )
+
+
+def _this_rank() -> int:
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+class RankComparison(Shown):
+    """Which tensors ended a step with other bits on some rank; Jupyter shows it as a table.
+
+    Made by `compare_ranks`.
+
+    Attributes
+    ----------
+    first : dict
+        From the name of each tensor that parted to the first step that left it so; −1: before the first.
+    alarms : list of Alarm
+        One for each parameter that parted. A buffer that parted gets a notice: each rank's BatchNorm has
+        statistics of its own batches, until the next forward pass copies rank 0's.
+    """
+
+    def __init__(self, records: Sequence[RankRecord]) -> None:
+        self.records = tuple(sorted(records, key=lambda record: record.rank))
+        self.first = _first_apart(self.records)
+        self.alarms = [*_uneven(self.records), *(_alarm(self.records, *one) for one in self.first.items())]
+        super().__init__(_describe(self))
+
+    @property
+    def apart(self) -> list[str]:
+        """Names of the parameters and buffers that parted."""
+        return list(self.first)
+
+
+def compare_ranks(records: Sequence[RankRecord]) -> RankComparison:
+    """Compare what the ranks of one run did: a tensor that is not the same on all of them is an alarm.
+
+    Parameters
+    ----------
+    records
+        `Ranks.record` of every rank.
+
+    Raises
+    ------
+    ValueError
+        For fewer than two records, or two of one rank.
+    """
+    numbers = [record.rank for record in records]
+    if len(numbers) < 2:
+        raise ValueError(f"give the records of two ranks or more, not of {len(numbers)}")
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"two records are of one rank: {', '.join(map(str, numbers))}")
+    return RankComparison(records)
+
+
+def _first_apart(records: Sequence[RankRecord]) -> dict[str, int]:
+    """Of each tensor the first step after which not all ranks have it alike.
+
+    Before the first step DistributedDataParallel may still have to copy rank 0's weights to the others: what
+    is alike after step 0 is not held against it.
+    """
+    moments = list(zip(*(record.digests for record in records), strict=False))
+    names = dict.fromkeys(name for moment in moments for one in moment for name in one)
+    first = {}
+    for name in names:
+        apart = [len({one.get(name) for one in moment}) > 1 for moment in moments]
+        if len(apart) > 1 and not apart[1]:
+            apart[0] = False
+        if any(apart):
+            first[name] = apart.index(True) - 1
+    return first
+
+
+def _uneven(records: Sequence[RankRecord]) -> list[Alarm]:
+    counts = [len(record.steps) for record in records]
+    if len(set(counts)) == 1:
+        return []
+    said = ", ".join(f"{count} on rank {r.rank}" for count, r in zip(counts, records, strict=True))
+    return [
+        Alarm(
+            "ranks-uneven", "alarm", "optimizer", min(counts), f"not as many steps on every rank: {said}",
+            "a rank that takes a step alone waits for the others, or averages with another step of theirs",
+            "# every rank must call forward, backward() and step() equally often",
+        )
+    ]  # fmt: skip
+
+
+def _alarm(records: Sequence[RankRecord], name: str, step: int) -> Alarm:
+    facts = {r.rank: r.steps[step].tensors.get(name) for r in records} if step >= 0 else {}
+    known = {rank: fact for rank, fact in facts.items() if fact is not None}
+    cause, cure = _cause(step, known)
+    level: Level = "alarm"
+    if known and all(fact.info.kind == "buffer" for fact in known.values()):
+        level = "notice"
+        cause = "a buffer that each rank's forward pass rewrites from its own batch"
+        cure = "model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # before wrapping, on GPUs"
+    return Alarm("ranks-apart", level, name, step, "not the same on all ranks", cause, cure)
+
+
+ANEW = "ddp = DistributedDataParallel(model)  # wrap anew, after every change of requires_grad"
+START = "# load the same weights on every rank, or wrap first: DistributedDataParallel copies rank 0's"
+TOGETHER = "dist.all_reduce(frozen, op=dist.ReduceOp.MIN)  # freeze what all ranks freeze, on all of them"
+
+
+def _cause(step: int, facts: dict[int, TensorStep]) -> tuple[str, str]:
+    """Why a tensor parted, from what is on record, and the line that cures it."""
+    if step < 0 or not facts:
+        return "it was not the same before the first step", START
+
+    def by_rank(say: Callable[[TensorStep], str]) -> str:
+        return ", ".join(f"{say(fact)} on rank {rank}" for rank, fact in facts.items())
+
+    def differ(of: Callable[[TensorStep], object]) -> bool:
+        return len({of(fact) for fact in facts.values()}) > 1
+
+    if differ(lambda fact: fact.moved):
+        return by_rank(_fate), TOGETHER
+    if differ(lambda fact: fact.lr):
+        return "lr " + by_rank(lambda fact: str(fact.lr)), "# give every rank's optimizer the same lr"
+    if differ(lambda fact: (fact.grad, fact.grad_max)):
+        largest = by_rank(
+            lambda fact: short(fact.grad_max, 1) if fact.grad not in ("none", "zero") else fact.grad
+        )
+        return f"its gradient was not averaged: largest element {largest}", ANEW
+    return by_rank(_fate) + "; the largest element of its gradient is the same", ANEW
+
+
+def _fate(fact: TensorStep) -> str:
+    return ALPHABET[fact.reason].sentence
+
+
+def _describe(comparison: RankComparison) -> Description:
+    records, first = comparison.records, comparison.first
+    steps = max(len(record.steps) for record in records)
+    shown = range(max(0, steps - SHOWN), steps)
+    names = dict.fromkeys(name for record in records for moment in record.digests for name in moment)
+    rows = []
+    for name in names:
+        when = first.get(name)
+        apart = when is not None
+        verdict = "the same bits" if when is None else f"{APART} from step {when}"
+        if when == -1:
+            verdict = f"{APART} before step 0"
+        rows.append(
+            Row(
+                (
+                    Cell(printable(name), mark=ALARM if apart else ""),
+                    *(Cell(_symbols(record, name, shown)) for record in records),
+                    Cell(verdict),
+                ),
+                names=(printable(name),),
+                level="alarm" if apart else None,
+            )
+        )
+    of = f"the last {len(shown)} of {steps} steps" if len(shown) < steps else plural(steps, "step")
+    page = Table(
+        title=f"{plural(len(records), 'rank')}, {of}: "
+        + (f"{plural(len(first), 'tensor')} parted" if first else "all tensors are the same, bit for bit"),
+        columns=(
+            Column("tensor", code=True, names=True),
+            *(Column(f"rank {record.rank}", code=True) for record in records),
+            Column("on all ranks"),
+        ),
+        rows=tuple(rows),
+        notes=(_legend(records, shown),) if steps else ("no step was taken",),
+    )
+    return Description(alarms=warnings_of(comparison.alarms), tables=(page,))
+
+
+def _symbols(record: RankRecord, name: str, shown: range) -> str:
+    facts = [record.steps[at].tensors.get(name) if at < len(record.steps) else None for at in shown]
+    return " ".join(ALPHABET[fact.reason].symbol if fact else "·" for fact in facts)
+
+
+def _legend(records: Sequence[RankRecord], shown: range) -> str:
+    """The symbols that occur, a sign for each step: ``● gradient  ○ stayed``."""
+    reasons = {
+        fact.reason for record in records for step in record.steps[shown.start :] for fact in step.values()
+    }
+    words = {ALPHABET[r].symbol: ALPHABET[r].word for r in Reason if r in reasons}
+    if "○" in words:
+        words["○"] = "stayed"
+    return "a sign for each step: " + "  ".join(f"{symbol} {word}" for symbol, word in words.items())
