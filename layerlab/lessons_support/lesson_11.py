@@ -155,16 +155,13 @@ def _examine(check: Check, aim: Aim, model: Any, optimizer: Optimizer, *rest: An
     with watch(model, optimizer) as ledger:
         for _ in ALWAYS:
             check.run(train)
-    steps = len(ledger)
-    check.that(
-        lambda: steps == EPOCHS,
-        f"it trained for {EPOCHS} epochs",
-        f"train must take one step an epoch, but took {steps} in {EPOCHS} epochs",
-    )
-    if steps == EPOCHS:
+    if len(ledger) == EPOCHS:
         _compare(check, aim, ledger)
         if check.verdict().passed:  # else the alarms say once more what has been said
             check.no_alarms(ledger)
+    else:
+        told = f"train must take one step an epoch, but took {len(ledger)} in {EPOCHS} epochs"
+        check.that(False, "", told)
     if aim.loss is not None:
         _learns(check, model, train, aim.loss)
 
@@ -222,12 +219,12 @@ def _learns(check: Check, model: nn.Module, train: Callable[[], object], most: f
 
 # -- all codes
 
-LESSON_OF: dict[str, str] = {
+LESSON_OF: dict[str, str | None] = {
     "layer-replaced": "05, 11",
-    "other-model": "05",
+    "other-model": "06",
     "in-no-optimizer": "05, 06",
     "foreign-parameters": "05",
-    "in-two-optimizers": "05",
+    "in-two-optimizers": None,
     "in-two-groups": "05",
     "twice-in-group": "05",
     "empty-group": "05, 11",
@@ -249,32 +246,32 @@ LESSON_OF: dict[str, str] = {
     "lr-zero-wakes": "03, 11",
     "lr-zero-moves": "03",
     "eta-min-above-lr": "06",
-    "min-lr-above-lr": "06",
+    "min-lr-above-lr": None,
     "group-after-scheduler": "06",
-    "scheduler-elsewhere": "06",
+    "scheduler-elsewhere": None,
     "plateau-needs-metric": "06",
-    "scheduler-not-stepped": "06",
+    "scheduler-not-stepped": None,
     "nonfinite-parameter": "03",
-    "nonfinite-state": "03",
+    "nonfinite-state": None,
     "nonfinite-gradient": "03",
-    "ddp-frozen-after": "09",
-    "ddp-released-after": "09",
-    "ddp-unseen": "09",
+    "ddp-frozen-after": None,
+    "ddp-released-after": None,
+    "ddp-unseen": None,
     "unused-in-forward": "01",
 }
-"""Where each code of an audit is explained."""
+"""Which lessons explain each code of an audit; None where none does: then the finding itself has to."""
 
 
 def codes_table() -> Shown:
-    """Show every code that an audit knows, what it means, and the lesson that explains it.
+    """Show every code that an audit knows, what it means, and the lessons that explain it.
 
     Raises
     ------
     KeyError
-        If a code is in no lesson: add it to `LESSON_OF`.
+        If a code has no entry: add it to `LESSON_OF`.
     """
     rows = [
-        {"code": code, "level": level, "means": means, "lesson": LESSON_OF[code]}
+        {"code": code, "level": level, "means": means, "lessons": LESSON_OF[code]}
         for code, (level, means) in CODES.items()
     ]
     return table(rows, title=f"the {len(rows)} codes of an audit, and where each is explained")

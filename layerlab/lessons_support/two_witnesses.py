@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Sequence
 
 from layerlab.auditing import Audit, Finding
 from layerlab.ledger import Ledger
 from layerlab.lessons_support.scoring import asked_about
-from layerlab.record import TensorStep
+from layerlab.record import Alarm, TensorStep
 from layerlab.show import Shown
 from layerlab.show.alphabet import ALPHABET
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.warn import alarmed_names, is_alarmed
 from layerlab.show.words import MISSING, plural, printable, some
 
-_ALARM = "⚠"
+_ALARM, _NOTE = "⚠", "!"
 
 
 def side_by_side(found: Audit, ledger: Ledger) -> Shown:
@@ -35,40 +35,37 @@ def side_by_side(found: Audit, ledger: Ledger) -> Shown:
     said = {name: tuple(finding for finding in found if _speaks_of(finding, first[name])) for name in asked}
     spoken = {finding for findings in said.values() for finding in findings}
     rows = [
-        Row((Cell(finding.place), _told([finding]), Cell(MISSING), Cell("it has no tensor to watch")))
+        Row(
+            (
+                Cell(finding.place),
+                _told([finding]),
+                *[Cell(MISSING)] * len(ledger),
+                Cell("no tensor to watch"),
+            )
+        )
         for finding in found
         if finding not in spoken
     ]
-    alarmed = alarmed_names(ledger.alarms)
     alike: dict[tuple[object, ...], list[str]] = {}
-    marked: set[str] = set()
     for name in asked:
         history = tuple(step[name].reason for step in ledger)
-        alarm = any(is_alarmed(step[name], alarmed) for step in ledger)
-        if alarm:
-            marked.add(name)
-        alike.setdefault((first[name].info.module, said[name], history, alarm), []).append(name)
+        key = (first[name].info.module, said[name], history, _fate(name, ledger))
+        alike.setdefault(key, []).append(name)
     for names in alike.values():
-        alarm = names[0] in marked
-        steps = [step[names[0]] for step in ledger]
-        symbols = " ".join(ALPHABET[t.reason].symbol for t in steps)
-        cells = (
-            Cell(some([printable(name) for name in names])),
-            _told(said[names[0]]),
-            Cell(symbols, reason=steps[-1].reason),
-            Cell(_fate(steps), mark=_ALARM if alarm else ""),
-        )
-        rows.append(Row(cells, tuple(map(printable, names)), "alarm" if alarm else None))
+        reasons = [step[names[0]].reason for step in ledger]
+        symbols = [Cell(ALPHABET[r].symbol, ALPHABET[r].sentence, reason=r) for r in reasons]
+        fate = _fate(names[0], ledger)
+        shown = tuple(printable(name) for name in names)
+        rows.append(Row((Cell(some(shown)), _told(said[names[0]]), *symbols, fate), shown))
     page = Table(
-        title=f"the audit, before, and the ledger, during {plural(len(ledger), 'step')}",
+        title=f"what the audit said, and what {plural(len(ledger), 'step')} did",
         columns=(
             Column("tensor", code=True, names=True),
-            Column("the audit said"),
-            Column("step by step", code=True),
-            Column("the ledger saw"),
+            Column("the audit"),
+            *[Column(str(step.index), code=True) for step in ledger],
+            Column("the ledger"),
         ),
         rows=tuple(rows),
-        notes=(f"{_ALARM} the ledger has an alarm about it",) if any(row.level for row in rows) else (),
     )
     return Shown(Description(tables=(page,)))
 
@@ -82,15 +79,30 @@ def _speaks_of(finding: Finding, t: TensorStep) -> bool:
     return any(name == one or name.startswith(f"{one}.") for one in finding.names for name in t.info.names)
 
 
-def _told(findings: Iterable[Finding]) -> Cell:
-    findings = list(findings)
-    words = ", ".join(f"{finding.code} ({finding.level})" for finding in findings)
-    return Cell(words or "nothing", hover=" ".join(finding.effect for finding in findings))
+def _told(findings: Sequence[Finding]) -> Cell:
+    if not findings:
+        return Cell(MISSING)
+    words = ", ".join(finding.code for finding in findings)
+    effects = " ".join(finding.effect for finding in findings)
+    return Cell(
+        words, effects, mark=_NOTE if all(finding.level == "note" for finding in findings) else _ALARM
+    )
 
 
-def _fate(steps: Iterable[TensorStep]) -> str:
-    """What became of a tensor, each reason once: ``moved: gradient; stayed: lr = 0``."""
+def _fate(name: str, ledger: Ledger) -> Cell:
+    """The first alarm about a tensor, if there is one; else each reason once: ``moved: gradient``."""
+    alarms = [alarm for alarm in ledger.alarms if _is_about(alarm, ledger[0][name])]
+    if alarms:
+        what = printable(alarms[0].what)
+        short = re.sub(r" \([^)]*\)$", "", what.partition(": ")[0])
+        return Cell(short, f"{what}: {printable(alarms[0].cause)}", mark=_ALARM)
     told: dict[str, dict[str, None]] = {}
-    for t in steps:
+    for t in (step[name] for step in ledger):
         told.setdefault("moved" if t.moved else "stayed", {})[t.reason.value] = None
-    return "; ".join(f"{what}: {', '.join(reasons)}" for what, reasons in told.items())
+    return Cell("; ".join(f"{what}: {', '.join(reasons)}" for what, reasons in told.items()))
+
+
+def _is_about(alarm: Alarm, t: TensorStep) -> bool:
+    """Whether an alarm names a tensor, or the module that owns it (and then only what moved of it)."""
+    named = alarm.name in t.info.names or (t.moved and alarm.name == t.info.module)
+    return named and alarm.level == "alarm"

@@ -374,21 +374,37 @@ def beside(make):
 
 def test_the_two_witnesses_stand_side_by_side():
     lines = beside(P3).splitlines()
-    assert [" ".join(line.split()) for line in lines[2:]] == [
-        "stem.weight lr-zero-wakes (warning) ○ ● ● ⚠ stayed: lr = 0; moved: gradient",
-        "norm.weight, norm.bias empty-group (error) ○ ○ ○ ⚠ stayed: not in the optimizer",
-        "norm.running_….running_var nothing ■ ■ ■ moved: forward pass",
-        "block.weight, block.bias empty-group (error) ○ ○ ○ ⚠ stayed: not in the optimizer",
-        "fc.weight, fc.bias nothing ● ● ● moved: gradient",
-        "⚠ the ledger has an alarm about it",
+    assert [" ".join(line.split()) for line in lines[1:]] == [
+        "tensor the audit 0 1 2 the ledger",
+        "stem.weight ⚠ lr-zero-wakes ○ ● ● ⚠ frozen by lr = 0, but its group's lr is now 2.4e-05",
+        "norm.weight, norm.bias ⚠ empty-group ○ ○ ○ ⚠ trainable, has a gradient, and stays still",
+        "norm.running…running_var – ■ ■ ■ moved: forward pass",
+        "block.weight, block.bias ⚠ empty-group ○ ○ ○ ⚠ trainable, has a gradient, and stays still",
+        "fc.weight, fc.bias – ● ● ● moved: gradient",
     ]
 
 
-def test_a_finding_about_no_tensor_has_a_row_of_its_own():
-    shown = beside(P4)
-    assert "double-softmax (error)" in shown
-    assert "it has no tensor to watch" in shown
-    assert "⚠" not in shown
+def test_only_the_loop_is_at_fault_or_only_the_things():
+    at_the_loop, at_the_things = beside(P5), beside(P4)
+    assert at_the_loop.count("⚠") == at_the_things.count("⚠") == 1
+    assert "⚠ frozen (requires_grad) but moved\n" in at_the_loop + "\n"
+    (line,) = [line for line in at_the_things.splitlines() if line.startswith("softmax")]
+    assert " ".join(line.split()) == "softmax ⚠ double-softmax – – – no tensor to watch"
+
+
+def test_names_of_a_stranger_are_escaped():
+    model = nn.Sequential()
+    model.add_module("<b>\n", nn.Linear(6, 3))
+    optimizer = SGD(model.parameters(), lr=0.1)
+    model.add_module("<i>", nn.Linear(3, 3))
+    found = audit(model, optimizer)
+    with watch(model, optimizer) as ledger:
+        cross_entropy(model(x), y).backward()
+        optimizer.step()
+    shown = side_by_side(found, ledger)._repr_html_()
+    assert "<b>" not in shown
+    assert "<i>" not in shown
+    assert "&lt;b&gt;\\n.weight" in shown
 
 
 def test_a_ledger_without_a_step_is_refused():
@@ -399,9 +415,17 @@ def test_a_ledger_without_a_step_is_refused():
         side_by_side(audit(model, optimizer), ledger)
 
 
-def test_every_code_has_a_lesson():
+def test_every_code_has_an_entry_and_every_lesson_that_it_names_is_there():
     assert LESSON_OF.keys() == CODES.keys()
-    assert repr(codes_table()).count("\n") >= len(CODES)
+    named = {number for entry in LESSON_OF.values() if entry for number in entry.split(", ")}
+    assert named <= {path.name[:2] for path in LESSONS.glob("*.ipynb")}
+    shown = repr(codes_table())
+    assert all(code in shown for code in CODES)
+
+
+def test_the_codes_of_the_patients_name_this_lesson():
+    for code in {code for patient in PATIENTS for code in look(patient)[0].codes}:
+        assert "11" in (LESSON_OF[code] or "")
 
 
 def test_a_patient_is_shown_as_a_learner_would_write_it():
