@@ -220,16 +220,17 @@ def _cause(step: int, facts: dict[int, TensorStep]) -> tuple[str, str]:
     def differ(of: Callable[[TensorStep], object]) -> bool:
         return len({of(fact) for fact in facts.values()}) > 1
 
+    fates = "; ".join(f"on rank {rank} it {_fate(fact)}" for rank, fact in facts.items())
     if differ(lambda fact: fact.moved):
-        return by_rank(_fate), TOGETHER
+        return fates, TOGETHER
     if differ(lambda fact: fact.lr):
         return "lr " + by_rank(lambda fact: str(fact.lr)), "# give every rank's optimizer the same lr"
     if differ(lambda fact: (fact.grad, fact.grad_max)):
         largest = by_rank(
-            lambda fact: short(fact.grad_max, 1) if fact.grad not in ("none", "zero") else fact.grad
+            lambda fact: short(fact.grad_max) if fact.grad not in ("none", "zero") else fact.grad
         )
         return f"its gradient was not averaged: largest element {largest}", ANEW
-    return by_rank(_fate) + "; the largest element of its gradient is the same", ANEW
+    return f"{fates}; the largest element of its gradient is the same", ANEW
 
 
 def _fate(fact: TensorStep) -> str:

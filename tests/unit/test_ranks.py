@@ -90,7 +90,7 @@ def test_one_rank_drops_a_gradient_in_one_step():
     assert comparison.first == {"2.bias": 1}
     (alarm,) = comparison.alarms
     assert alarm.cause == (
-        "moved by its gradient on rank 0, stayed: its grad was None, so step() skipped it on rank 1"
+        "on rank 0 it moved by its gradient; on rank 1 it stayed: its grad was None, so step() skipped it"
     )
     assert "all_reduce" in alarm.cure
     assert "≠ from step 1" in repr(comparison)
