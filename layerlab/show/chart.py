@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,10 +17,12 @@ class Chart:
 
     def __init__(self, figure: Figure, words: str) -> None:
         self.figure = figure
-        self._words = words
+        self.words = words
 
     def __repr__(self) -> str:
-        return self._words
+        # JupyterLab shows the first line of a folded output: it must not tell what the picture does.
+        lines = [fill(line, 100, subsequent_indent="  ") for line in self.words.splitlines()]
+        return "\n".join(["picture:", *lines])
 
     def _repr_png_(self) -> bytes:
         """The image, as a notebook asks for it; the same bytes for the same figure."""

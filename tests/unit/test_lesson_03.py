@@ -127,7 +127,7 @@ def test_the_random_state_is_left_alone():
 def test_the_schedules_are_drawn_and_said():
     names = ["StepLR", "OneCycleLR"]
     chart = schedule_chart({name: schedule_run(SCHEDULERS[name]) for name in names})
-    assert repr(chart) == (
+    assert chart.words == (
         "lr over the steps: 1 of 2 schedulers leave the frozen group at 0; it is woken by OneCycleLR"
     )
     titles = [axes.get_title() for axes in chart.figure.axes]

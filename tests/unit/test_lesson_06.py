@@ -138,7 +138,7 @@ def test_rates_are_drawn_and_said():
         "up and down": [{"a": 0.1, "b": 0.0}, {"a": 0.4, "b": 0.2}, {"a": 0.1, "b": 0.1}],
     }
     chart = rates_chart(runs)
-    assert repr(chart).splitlines() == [
+    assert chart.words.splitlines() == [
         "lr over the epochs",
         "down: a 0.1 → 0.001, b 0.5",
         "up and down: a 0.1, highest 0.4, b 0 → 0.1, highest 0.2",

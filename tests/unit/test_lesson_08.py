@@ -143,7 +143,7 @@ def test_guesses_stand_beside_what_was_measured():
 
 def test_the_factor_is_drawn_and_said():
     chart = factor_chart([3.0, 6.0, 2.0])
-    assert "3 at step 1, at most 6 (step 2), 2 at step 3" in repr(chart)
+    assert "3 at step 1, at most 6 (step 2), 2 at step 3" in chart.words
     assert chart._repr_png_().startswith(b"\x89PNG")
 
 
@@ -156,7 +156,7 @@ def test_ratios_are_drawn_as_multiples_of_one_tensor():
         net(torch.tensor([[3.0]])).sum().backward()  # gradients 3 and 1
         optimizer.step()
     chart = ratio_chart({"SGD": ledger[0]}, beside="bias")  # ratios 0.75 and 1
-    assert "SGD 0.75 to 1" in repr(chart)
+    assert "SGD 0.75 to 1" in chart.words
     assert list(chart.figure.axes[0].lines[0].get_xdata()) == pytest.approx([0.75, 1.0])
     assert [label.get_text() for label in chart.figure.axes[0].get_yticklabels()] == ["weight", "bias"]
 
@@ -166,4 +166,4 @@ def test_accuracies_are_drawn_by_learning_rate_and_not_said():
     drawn = chart.figure.axes[0].lines
     assert list(drawn[0].get_ydata()) == pytest.approx([60, 10])
     assert list(drawn[1].get_ydata()) == pytest.approx([50, 70])
-    assert not any(letter.isdigit() for letter in repr(chart))
+    assert not any(letter.isdigit() for letter in chart.words)

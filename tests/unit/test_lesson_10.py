@@ -89,9 +89,9 @@ def test_the_check_leaves_the_random_state_alone():
 
 def test_pictures_say_in_words_what_they_show():
     chart = methods_chart({"one": {"a": (0.9, 0.01), "b": (0.5, 0.1)}, "two": {"a": (0.8, 0), "b": (0.7, 0)}})
-    assert "one: a 90.0 ± 1.0, b 50.0 ± 10.0; two: a 80.0 ± 0.0" in repr(chart)
+    assert "one: a 90.0 ± 1.0, b 50.0 ± 10.0; two: a 80.0 ± 0.0" in chart.words
     assert [axes.get_title() for axes in chart.figure.axes] == ["one", "two"]
     chart = routes_chart({"one": [[0.1, 0.2], [0.9, 1.0]]})
     assert [round(bar.get_height()) for bar in chart.figure.axes[0].patches] == [10, 20, 90, 100]
-    assert "like the source and foreign" in repr(chart)
+    assert "like the source and foreign" in chart.words
     assert chart._repr_png_().startswith(b"\x89PNG")
