@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import re
 from collections.abc import Callable
@@ -130,6 +131,8 @@ def _what_is_wrong(made: Any) -> str:
         return f"the first thing is of type {type(model).__name__}"
     if not isinstance(optimizer, Optimizer):
         return f"the second thing is of type {type(optimizer).__name__}"
+    if len(made) == 4 and not hasattr(made[2], "step"):
+        return f"the third thing is of type {type(made[2]).__name__}, and no scheduler"
     if not callable(train):
         return f"the last thing is of type {type(train).__name__}, and no function"
     parts = [name for name, _ in model.named_children()]
@@ -153,8 +156,7 @@ def _examine(check: Check, aim: Aim, model: Any, optimizer: Optimizer, *rest: An
     if not grave:
         check.that(True, "the audit is silent", "")
     with watch(model, optimizer) as ledger:
-        for _ in ALWAYS:
-            check.run(train)
+        check.run(_epochs(train, EPOCHS))
     if len(ledger) == EPOCHS:
         _compare(check, aim, ledger)
         if check.verdict().passed:  # else the alarms say once more what has been said
@@ -164,6 +166,17 @@ def _examine(check: Check, aim: Aim, model: Any, optimizer: Optimizer, *rest: An
         check.that(False, "", told)
     if aim.loss is not None:
         _learns(check, model, train, aim.loss)
+
+
+def _epochs(train: Callable[[], object], count: int) -> Callable[[], None]:
+    """Call it so many times, under its own name: an exception is told as one in ``train``."""
+
+    @functools.wraps(train)
+    def repeated() -> None:
+        for _ in range(count):
+            train()
+
+    return repeated
 
 
 def _compare(check: Check, aim: Aim, ledger: Ledger) -> None:
@@ -206,8 +219,7 @@ def _parameters(ledger: Ledger, part: str) -> list[str]:
 
 def _learns(check: Check, model: nn.Module, train: Callable[[], object], most: float) -> None:
     """Whether the loss falls as far as it does without the fault."""
-    for _ in range(200):
-        check.run(train)
+    check.run(_epochs(train, 200))
     with torch.no_grad():
         loss = float(cross_entropy(model(patients.x), patients.y))
     check.that(

@@ -168,6 +168,13 @@ def two_steps():
     return model, optimizer, lambda: (train(), train())
 
 
+def raising():
+    def broken():
+        raise KeyError("y")
+
+    return *fc_first()[:2], broken
+
+
 def only_fc(stem=True, block=True, norm="before and in the loop"):
     model = with_fc()
     frozen = [model.norm] + [model.stem] * stem + [model.block] * block
@@ -309,6 +316,9 @@ def test_a_cure_passes(patient, cure):
         (P1, lambda: (*fc_first()[:2], 3), ["the last thing is of type int"]),
         (P1, lambda: (nn.Linear(1, 1), *fc_first()[1:]), ["the model has no stem"]),
         (P1, lambda: 1 / 0, ["ZeroDivisionError"]),
+        (P1, lambda: (*fc_first()[:2], None, print), ["the third thing is of type NoneType, and no sch"]),
+        (P1, raising, ["broken raised KeyError: 'y'", 'raise KeyError("y")', "1 more not looked at"]),
+        (P4, raising, ["broken raised KeyError: 'y'", "3 more not looked at"]),
         (P2, partial(only_fc, stem=False), ["stem.weight must stay still, but moved"]),
         (P2, partial(only_fc, block=False), ["block.weight, block.bias must stay still, but moved"]),
         (P2, partial(only_fc, norm=""), ["the audit finds frozen-statistics (norm)", "model.norm.eval()"]),
