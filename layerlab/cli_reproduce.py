@@ -122,8 +122,6 @@ def _draw(folder: Path) -> None:
 
 def table(done: list[tuple[Row, Outcome]]) -> str:
     """The results, a line a setting, beside what the document prints."""
-    from layerlab.experiments.reproduce import DOCUMENT_SAYS
-
     lines = [("setting", "seed", "last", "best", "s/epoch", "document")]
     for row, outcome in done:
         seconds = sorted(epoch.seconds for epoch in outcome.epochs)[len(outcome.epochs) // 2]
@@ -134,7 +132,7 @@ def table(done: list[tuple[Row, Outcome]]) -> str:
                 _percent(outcome.accuracy),
                 _percent(outcome.best),
                 f"{seconds:.2g}",
-                _percent(DOCUMENT_SAYS.get(row.setting) if row.architecture == "resnet18" else None),
+                _percent(row.document),
             )
         )
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]

@@ -10,17 +10,16 @@ from typing import Final
 
 from layerlab.data.backbones import Weights
 from layerlab.experiments.outcome import Outcome
-from layerlab.experiments.reproduce import DOCUMENT_SAYS, Architecture, Row, read
+from layerlab.experiments.reproduce import Architecture, Row, read
 from layerlab.experiments.settings import SETTINGS, Setting
 from layerlab.show import Shown, table
 from layerlab.show.alphabet import BLUE, GREEN, ORANGE, PURPLE, VERMILLION
 from layerlab.show.chart import Chart, new_figure
 
-PARTIAL: Final = "imagenet-without-layer4"
 STARTS: Final[tuple[tuple[Architecture, Weights | None, str], ...]] = (
     ("resnet18", None, "random weights"),
     ("resnet18", "imagenet", "torchvision's ImageNet weights"),
-    ("resnet18", PARTIAL, "ImageNet weights that lack layer4's convolutions"),
+    ("resnet18", "imagenet-without-layer4", "ImageNet weights that lack layer4's convolutions"),
     ("resnet50", "imagenet", "ImageNet weights, not torchvision's"),
 )
 """What the rows start from, in the order of the table."""
@@ -63,10 +62,9 @@ def full_size_lines(folder: Path) -> Iterator[Line]:
         for setting in SETTINGS if architecture == "resnet18" else list(SETTINGS)[1:]:
             if (setting == "scratch") != (weights is None):
                 continue
-            name = Row(setting, architecture, weights or "imagenet").name.removesuffix("1")
-            runs = tuple(read(path) for path in sorted(folder.glob(f"{name}*.json")))
-            said = DOCUMENT_SAYS.get(setting) if architecture == "resnet18" and weights != PARTIAL else None
-            yield Line(setting, architecture, start, runs, said)
+            row = Row(setting, architecture, weights or "imagenet")
+            runs = tuple(read(path) for path in sorted(folder.glob(f"{row.name.removesuffix('1')}*.json")))
+            yield Line(setting, architecture, start, runs, row.document)
 
 
 def full_size_table(folder: Path) -> Shown:
@@ -116,7 +114,14 @@ def full_size_chart(folder: Path) -> Chart:
                     )
                 if line.document is not None:
                     axes.axhline(100 * line.document, color=colour, linewidth=0.8, alpha=0.7)
-                    axes.text(25, 100 * line.document + 0.6, "the document", ha="right", color=colour)
+                    axes.text(
+                        0.5,
+                        100 * line.document + 0.5,
+                        "the document",
+                        fontsize=8,
+                        color="#555555",
+                        va="bottom",
+                    )
             axes.set_title(f"{start[0]}\n{_wrapped(start[1])}", fontsize=9)
             axes.set_xlabel("epoch")
             axes.legend(frameon=False, loc="lower right")

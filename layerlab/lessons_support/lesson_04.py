@@ -7,7 +7,7 @@ from statistics import mean
 
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torch.optim import Optimizer
+from torch.optim import SGD, Optimizer
 
 from layerlab.data import Images
 from layerlab.ledger import watch
@@ -38,19 +38,37 @@ def images_chart(rows: Mapping[str, Images], columns: int = 12) -> Chart:
 
 
 def accuracy_chart(runs: Mapping[str, Sequence[float]], guess: Mapping[str, float]) -> Chart:
-    """Draw the accuracies of each setting, a dot a run, and beside them what the learner guessed."""
+    """Draw the accuracies of each setting, a dot a run, and beside them what the learner guessed.
+
+    Parameters
+    ----------
+    runs
+        From a setting to its accuracies, from 0 to 1.
+    guess
+        From a setting to a guess in percent; 0 is none.
+
+    Raises
+    ------
+    ValueError
+        A guess for a setting that there is not, or one that is no percentage.
+    """
+    for setting, percent in guess.items():
+        if setting not in runs:
+            raise ValueError(f"a guess for {setting!r}: the settings are {', '.join(runs)}")
+        if not 0 <= percent <= 100:
+            raise ValueError(f"a guess of {percent!r} for {setting}: give a percentage, from 0 to 100")
     with new_figure(9, 0.75 + 0.42 * len(runs)) as figure:
         axes = figure.subplots()
         for row, (setting, accuracies) in enumerate(runs.items()):
             axes.plot([100 * a for a in accuracies], [row] * len(accuracies), "o", color=BLUE, alpha=0.7)
             if guess.get(setting):
-                axes.plot(100 * guess[setting], row, "x", color=VERMILLION, markersize=9, markeredgewidth=2)
+                axes.plot(guess[setting], row, "x", color=VERMILLION, markersize=9, markeredgewidth=2)
         axes.plot([], [], "o", color=BLUE, label="a run")
         if any(guess.values()):
             axes.plot([], [], "x", color=VERMILLION, markeredgewidth=2, label="your guess")
         axes.set_yticks(range(len(runs)), list(runs))
         axes.invert_yaxis()
-        axes.set_xlim(48, 101)
+        axes.set_xlim(min([50, *filter(None, guess.values())]) - 2, 101)
         axes.axvline(50, color=GREY, linewidth=1, zorder=0)
         axes.text(50.3, -0.45, "chance", color="#555555", fontsize=8)
         axes.set_xlabel("test images answered right (%)")
@@ -76,7 +94,8 @@ def spread_chart(lines: Mapping[str, Mapping[str, Spread]], xlabel: str) -> Char
         for shift, ((name, points), (colour, dash, mark)) in enumerate(
             zip(lines.items(), styles, strict=False)
         ):
-            x = [ticks.index(at) + 0.06 * (shift - 1) for at in points]
+            apart = 0.06 * (shift - 1) if len(lines) > 1 else 0  # else one hides the other
+            x = [ticks.index(at) + apart for at in points]
             y, error = ([100 * p[part] for p in points.values()] for part in (0, 1))
             axes.errorbar(x, y, error, color=colour, linestyle=dash, marker=mark, capsize=3, label=name)
         axes.set_xticks(range(len(ticks)), ticks)
@@ -95,7 +114,7 @@ MakeOptimizer = Callable[[nn.Module], Optimizer]
 
 
 def check_two_rates(make_optimizer: MakeOptimizer) -> Verdict:
-    """Train ResNet18 for a step with the learner's optimizer: 0.01 for fc, a tenth of it for all else.
+    """Train ResNet18 for a step with the learner's SGD: lr 0.01 for fc, a tenth for all else; momentum 0.9.
 
     Parameters
     ----------
@@ -112,16 +131,26 @@ def check_two_rates(make_optimizer: MakeOptimizer) -> Verdict:
         ("fc", 0.01, [p for n, p in net.named_parameters() if n.startswith("fc.")]),
         ("the backbone", 0.001, [p for n, p in net.named_parameters() if not n.startswith("fc.")]),
     ):
-        found = {rates.get(id(p)) for p in members}
         missing = sum(id(p) not in rates for p in members)
         check.that(
             missing == 0,
             f"all {len(members)} tensors of {part} are in the optimizer",
             f"{missing} of {len(members)} tensors of {part} are in no parameter group and would never train",
         )
-        told = ", ".join(f"{lr:.3g}" for lr in sorted(lr for lr in found if lr is not None))
-        right = all(lr is None or abs(lr - wanted) < 1e-9 for lr in found)
+        if missing:
+            return check.verdict()  # the first thing to mend
+        found = sorted({rates[id(p)] for p in members})
+        right = all(abs(lr - wanted) < 1e-9 for lr in found)
+        told = ", ".join(f"{lr:.3g}" for lr in found)
         check.that(right, f"{part} has lr {wanted}", f"{part} must have lr {wanted}, but has {told}")
+    kind = type(optimizer).__name__
+    check.that(isinstance(optimizer, SGD), "it is SGD", f"it must be SGD, but is {kind}")
+    momenta = {group.get("momentum") for group in optimizer.param_groups}
+    check.that(
+        momenta == {0.9},
+        "momentum is 0.9",
+        f"momentum of every group must be 0.9, but is {', '.join(map(str, momenta))}",
+    )
 
     def train_one_step() -> None:
         optimizer.zero_grad()

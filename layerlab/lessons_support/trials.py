@@ -36,6 +36,7 @@ def optimizer_of(
     optimizer: object = check.run(make, net)
     if isinstance(optimizer, Optimizer):
         return optimizer
+    hint = ": is its return missing?" if optimizer is None else ", which is none"
     got = type(optimizer).__name__
-    check.that(False, "", f"{name} must return the optimizer, but returned {got}: is its return missing?")
+    check.that(False, "", f"{name} must return the optimizer, but returned {got}{hint}")
     return None

@@ -12,9 +12,16 @@ function make(tag, attributes = {}, ...children) {
   return node;
 }
 
-/** Make an element that keeps its own keys: JupyterLab takes arrows and letters away from any other. */
+/**
+ * Make an element that keeps its own keys: JupyterLab takes arrows and letters away from any other. But for
+ * Shift+Enter, with which a notebook runs a cell: here it does nothing, rather than press a button.
+ */
 function control(tag, attributes = {}, ...children) {
-  return make(tag, { "data-lm-suppress-shortcuts": "true", ...attributes }, ...children);
+  const node = make(tag, { "data-lm-suppress-shortcuts": "true", ...attributes }, ...children);
+  node.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.shiftKey || event.ctrlKey || event.metaKey)) event.preventDefault();
+  });
+  return node;
 }
 
 /** Call `react` at once and whenever one of these traits changes; returns what ends it. */

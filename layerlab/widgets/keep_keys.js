@@ -11,11 +11,18 @@ export default {
       for (const node of box.querySelectorAll(KEEPERS)) node.setAttribute("data-lm-suppress-shortcuts", "true");
     }
 
+    // Shift+Enter is for running a cell; here it must not press a button.
+    const runKey = (event) => event.key === "Enter" && (event.shiftKey || event.ctrlKey || event.metaKey);
+    const guard = (event) => runKey(event) && event.target.matches("button") && event.preventDefault();
+    let guarded;
+
     function begin() {
       const box = el.isConnected && el.closest(".widget-vbox");
       if (!box) frame = requestAnimationFrame(begin); // it is put into the page after this function returns
       else {
         observer.observe(box, { childList: true, subtree: true });
+        guarded = box;
+        box.addEventListener("keydown", guard);
         mark(box);
       }
     }
@@ -24,6 +31,7 @@ export default {
     return () => {
       cancelAnimationFrame(frame);
       observer.disconnect();
+      guarded?.removeEventListener("keydown", guard);
     };
   },
 };

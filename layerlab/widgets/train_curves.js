@@ -155,7 +155,7 @@ function trainCurves({ moved }) {
       ...[...shareTicks, ...lossTicks].map(([y, text]) => textAt(LEFT - 6, y, text, "right")),
       ...wholes.map((one) => textAt(x(one), LOSS_BOX.bottom + 12, String(one), "center")),
       textAt(RIGHT, LOSS_BOX.bottom + 28, unit === "epoch" ? "epochs" : "steps of the optimizer", "right"),
-      ...names(lines, x, rightAt),
+      ...names(lines, x, rightAt, parts),
     );
     if (at !== null) parts.push(drawn("path", { class: "layerlab-cursor", d: `M${x(at)} ${RIGHT_BOX.top}V${LOSS_BOX.bottom}` }));
     const ordered = [...lines].sort((a, b) => (a.run.number === chosen) - (b.run.number === chosen));
@@ -174,18 +174,20 @@ function trainCurves({ moved }) {
     return drawn("g", { class: kind, style: `color: ${run.ink}` }, path(measured), path(lost), ...measured.map(mark), ...lost.slice(-1).map(mark));
   }
 
-  /** The name of each line at its end, pushed apart where two would meet. */
-  function names(lines, x, rightAt) {
+  /** The name of each line, at the right edge: pushed apart where two would meet, and led to from its end. */
+  function names(lines, x, rightAt, parts) {
     const ends = lines.flatMap(({ run, points }) => {
       const last = points.findLast(({ right }) => right !== null);
-      return last ? [{ run, x: x(last.x) + 9, y: rightAt(last.right) }] : [];
+      return last ? [{ run, x: x(last.x), end: rightAt(last.right), y: rightAt(last.right) }] : [];
     });
     ends.sort((a, b) => a.y - b.y);
     ends.forEach((end, i) => (end.y = Math.max(end.y, i ? ends[i - 1].y + LINE : 0)));
     ends.reverse().forEach((end, i) => (end.y = Math.min(end.y, i ? ends[i - 1].y - LINE : RIGHT_BOX.bottom + 6)));
-    return ends.map(({ run, x, y }) => {
+    return ends.map(({ run, x, end, y }) => {
+      const lead = `M${(x + 7).toFixed(1)} ${end.toFixed(1)}L${RIGHT + 7} ${y.toFixed(1)}`;
+      if (RIGHT - x > 8) parts.push(drawn("path", { class: "layerlab-lead", d: lead, style: `color: ${run.ink}` }));
       const kind = run.number === chosen ? "layerlab-name layerlab-chosen" : "layerlab-name";
-      return textAt(x, y, called(run), "left", kind, run.ink);
+      return textAt(RIGHT + 9, y, called(run), "left", kind, run.ink);
     });
   }
 

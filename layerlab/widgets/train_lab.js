@@ -102,6 +102,7 @@ function render({ model, el }) {
     hold.textContent = now?.state === "paused" ? "go on" : "pause";
     const allowed = [[start, !now && !gone], [hold, now], [stop, now], [clear, !gone && all.some((run) => run.number !== now?.number)]];
     for (const [one, may] of allowed) one.setAttribute("aria-disabled", String(!may));
+    start.title = now ? `run ${now.number} is ${now.state}: let it end, or stop it, before another starts` : "";
   }
 
   function say(all) {

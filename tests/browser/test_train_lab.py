@@ -110,6 +110,17 @@ def points(widget):
     )
 
 
+def test_the_key_that_runs_a_cell_presses_no_button(lesson):
+    widget = widget_of(lesson)
+    menu(widget, "labelled images of each class").select_option("1")
+    button(widget, "start").press("Shift+Enter")
+    assert lesson.kernel_eval("len(lab.runs)") == 0
+    button(widget, "start").press("Enter")
+    wait_for(widget, "run 1 from scratch: finished")
+    assert lesson.kernel_eval("len(lab.runs)") == 1
+    assert no_errors(lesson)
+
+
 def test_two_runs_are_drawn_and_compared(lesson):
     widget = widget_of(lesson)
     depth = menu(widget, "frozen up to")

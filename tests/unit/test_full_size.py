@@ -66,7 +66,7 @@ def test_the_picture_draws_every_run_and_what_the_document_says(tmp_path):
     ]
     assert scratch.lines[2].get_ydata()[0] == pytest.approx(100 * 108 / 153)
     assert len(resnet50.lines) == 1
-    assert "resnet50 from ImageNet weights, not torchvision's, frozen: 94.77 %" in repr(chart)
+    assert "resnet50 from ImageNet weights, not torchvision's, frozen: 94.77 %" in chart.words
 
 
 def test_nothing_recorded_is_said(tmp_path):
@@ -87,3 +87,11 @@ def test_the_recorded_picture_is_of_the_recorded_runs():
     with Image.open(recorded() / "ants-bees.png") as picture:
         starts = {(line.architecture, line.start) for line in full_size_lines(recorded()) if line.runs}
         assert picture.width == pytest.approx(110 * (1.2 + 2.9 * len(starts)), abs=3)
+
+
+def test_a_chart_says_in_words_what_it_shows_but_not_in_its_first_line(tmp_path):
+    record(tmp_path, Row("scratch"), 110, 100)
+    first, *words = repr(full_size_chart(tmp_path)).splitlines()
+    assert first == "picture:"  # what JupyterLab shows of a folded output
+    assert "65.36 %" in " ".join(words)
+    assert max(map(len, words)) <= 100

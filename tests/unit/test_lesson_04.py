@@ -33,7 +33,8 @@ def by_address(net):
 
 
 def a_group_a_tensor(net):
-    return Adam([{"params": [p], "lr": 0.01 if p.shape[0] == 2 else 0.001} for p in net.parameters()])
+    groups = [{"params": [p], "lr": 0.01 if p.shape[0] == 2 else 0.001} for p in net.parameters()]
+    return SGD(groups, momentum=0.9)
 
 
 @pytest.mark.parametrize("make", [by_name, by_address, a_group_a_tensor])
@@ -60,7 +61,23 @@ def test_right_ones_pass(make):
             ),
             "40 of 60 tensors of the backbone are in no",
         ),
-        (lambda net: None, "must return the optimizer, but returned NoneType"),
+        (lambda net: None, "must return the optimizer, but returned NoneType: is its return missing?"),
+        (
+            lambda net: [{"params": backbone(net)}],
+            "must return the optimizer, but returned list, which is none",
+        ),
+        (
+            lambda net: Adam(
+                [{"params": backbone(net), "lr": 0.001}, {"params": net.fc.parameters()}], lr=0.01
+            ),
+            "it must be SGD, but is Adam",
+        ),
+        (
+            lambda net: SGD(
+                [{"params": backbone(net), "lr": 0.001}, {"params": net.fc.parameters()}], lr=0.01
+            ),
+            "momentum of every group must be 0.9, but is 0",
+        ),
         (lambda net: net.no_such_layer, "no_such_layer"),
         (lambda net: (backbone(net)[0].requires_grad_(False), by_name(net))[1], "conv1.weight"),
     ],
@@ -82,11 +99,27 @@ def test_the_check_leaves_the_random_state_alone():
 def test_pictures_say_in_words_what_they_show():
     train, test = target(2, 0)
     chart = images_chart({"train": train, "test": test})
-    assert "the first 12 images of each task" in repr(chart)
+    assert "the first 12 images of each task" in chart.words
     assert chart._repr_png_().startswith(b"\x89PNG")
-    chart = accuracy_chart({"scratch": [0.7, 0.8], "frozen": [0.6, 0.95]}, {"scratch": 0.5, "frozen": 0})
-    assert "scratch is lowest by its mean" in repr(chart)
-    assert len(chart.figure.axes[0].lines) >= 3  # both rows' runs, and the one guess that was made
+    chart = accuracy_chart({"scratch": [0.7, 0.8], "frozen": [0.6, 0.95]}, {"scratch": 40, "frozen": 0})
+    assert "scratch is lowest by its mean" in chart.words
+    crosses = [
+        line for line in chart.figure.axes[0].lines if line.get_marker() == "x" and len(line.get_xdata())
+    ]
+    assert [list(line.get_xdata()) for line in crosses] == [[40]]
+    assert chart.figure.axes[0].get_xlim()[0] < 40
     chart = spread_chart({"frozen": {1: (0.9, 0.01), 2: (0.95, 0.02)}, "scratch": {1: (0.6, 0.1)}}, "images")
-    assert "frozen: 1 90.0 ± 1.0, 2 95.0 ± 2.0; scratch: 1 60.0 ± 10.0" in repr(chart)
+    assert "frozen: 1 90.0 ± 1.0, 2 95.0 ± 2.0; scratch: 1 60.0 ± 10.0" in chart.words
     assert [label.get_text() for label in chart.figure.axes[0].get_xticklabels()] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("guess", "said"),
+    [
+        ({"lr_zro": 90}, "'lr_zro': the settings are scratch"),
+        ({"scratch": 101}, "a guess of 101 for scratch"),
+    ],
+)
+def test_guesses_that_cannot_be_drawn_are_refused(guess, said):
+    with pytest.raises(ValueError, match=said):
+        accuracy_chart({"scratch": [0.7]}, guess)

@@ -6,7 +6,11 @@ import pytest
 
 from layerlab.experiments.digits_sweep import DEPTHS, LABELLED, SEEDS, Trial, over_seeds, read, trials
 from layerlab.experiments.recorded import recorded
+from layerlab.experiments.reproduce import Row
+from layerlab.experiments.reproduce import read as read_run
 from layerlab.experiments.settings import SETTINGS
+
+PARTIAL = "imagenet-without-layer4"
 
 
 @pytest.fixture(scope="module")
@@ -75,6 +79,25 @@ def test_after_a_source_that_is_too_narrow_scratch_beats_a_backbone_that_hardly_
         assert min(lost) > 0
         assert 0.08 < mean(lost) < 0.13  # "about ten points"
     assert abs(mean(scratch) - mean(runs("fine_tune"))) < min(stdev(scratch), stdev(runs("fine_tune")))
+
+
+def test_at_full_size_from_random_weights_we_come_out_near_the_document():
+    assert round(153 * full_size("scratch")) == 111
+    assert round(153 * Row("scratch").document) == 108
+
+
+def test_at_full_size_what_lacks_layer4_should_not_be_frozen():
+    fine_tune, frozen, lr_tenth = (full_size(s, weights=PARTIAL) for s in ("fine_tune", "frozen", "lr_tenth"))
+    assert 0.06 < fine_tune - max(frozen, lr_tenth) <= fine_tune - min(frozen, lr_tenth) < 0.09
+
+
+def test_at_full_size_a_complete_backbone_may_stand_still():
+    assert round(153 * full_size("frozen", "resnet50")) == 145
+    assert round(153 * Row("fine_tune").document) == 147
+
+
+def full_size(setting, architecture="resnet18", **row):
+    return read_run(recorded() / f"{Row(setting, architecture, **row).name}.json").accuracy
 
 
 def test_a_folder_without_results_is_said(tmp_path):

@@ -189,6 +189,9 @@ def test_the_command_prints_the_table_and_the_document_s_figures(pictures, capsy
     (line,) = [line for line in said.out.splitlines() if line.startswith("resnet18 scratch")]
     assert "70.59 %" in line
     assert (DOCUMENT_SAYS["scratch"], DOCUMENT_SAYS["fine_tune"]) == (108 / 153, 147 / 153)
+    assert Row("fine_tune").document == 147 / 153
+    assert Row("fine_tune", weights="imagenet-without-layer4").document is None
+    assert Row("fine_tune", "resnet50").document is Row("frozen").document is None
     outcome = read(next((pictures / "out").glob("*.json")))
     assert f"{100 * outcome.accuracy:.2f} %" in line
 
