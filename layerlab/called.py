@@ -37,10 +37,10 @@ class Called:
         optimizer
             Which one of them ``optimizer`` means, where there are several.
         """
-        code = re.sub(r"(?<=getattr\()model\b|\bmodel(?=\.\w|\[)", lambda _: self.model, code)
+        code = re.sub(r"(?<=getattr\()model\b|(?<![\w.])model(?=\.\w|\[)", lambda _: self.model, code)
         several = len(self.optimizers) > 1
         named = "optimizer" if several and optimizer is None else self.optimizers[optimizer or 0]
-        return re.sub(r"\boptimizer(?=\.\w|\[| = )", lambda _: named, code)
+        return re.sub(r"(?<![\w.])optimizer(?=\.\w|\[| = )", lambda _: named, code)
 
 
 def by_the_user(model: nn.Module, optimizers: Sequence[Optimizer]) -> Called:
