@@ -94,8 +94,9 @@ def _fate(name: str, ledger: Ledger) -> Cell:
     alarms = [alarm for alarm in ledger.alarms if _is_about(alarm, ledger[0][name])]
     if alarms:
         what = printable(alarms[0].what)
+        since = f"step {alarms[0].step}: " if alarms[0].step > 0 else ""
         short = re.sub(r" \([^)]*\)$", "", what.partition(": ")[0])
-        return Cell(short, f"{what}: {printable(alarms[0].cause)}", mark=_ALARM)
+        return Cell(since + short, f"{what}: {printable(alarms[0].cause)}", mark=_ALARM)
     told: dict[str, dict[str, None]] = {}
     for t in (step[name] for step in ledger):
         told.setdefault("moved" if t.moved else "stayed", {})[t.reason.value] = None

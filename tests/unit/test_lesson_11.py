@@ -386,7 +386,7 @@ def test_the_two_witnesses_stand_side_by_side():
     lines = beside(P3).splitlines()
     assert [" ".join(line.split()) for line in lines[1:]] == [
         "tensor the audit 0 1 2 the ledger",
-        "stem.weight ⚠ lr-zero-wakes ○ ● ● ⚠ frozen by lr = 0, but its group's lr is now 2.4e-05",
+        "stem.weight ⚠ lr-zero-wakes ○ ● ● ⚠ step 1: frozen by lr = 0, but its group's lr is now 2.4e-05",
         "norm.weight, norm.bias ⚠ empty-group ○ ○ ○ ⚠ trainable, has a gradient, and stays still",
         "norm.running…running_var – ■ ■ ■ moved: forward pass",
         "block.weight, block.bias ⚠ empty-group ○ ○ ○ ⚠ trainable, has a gradient, and stays still",
@@ -397,7 +397,7 @@ def test_the_two_witnesses_stand_side_by_side():
 def test_only_the_loop_is_at_fault_or_only_the_things():
     at_the_loop, at_the_things = beside(P5), beside(P4)
     assert at_the_loop.count("⚠") == at_the_things.count("⚠") == 1
-    assert "⚠ frozen (requires_grad) but moved\n" in at_the_loop + "\n"
+    assert "⚠ step 1: frozen (requires_grad) but moved\n" in at_the_loop + "\n"
     (line,) = [line for line in at_the_things.splitlines() if line.startswith("softmax")]
     assert " ".join(line.split()) == "softmax ⚠ double-softmax – – – no tensor to watch"
 
