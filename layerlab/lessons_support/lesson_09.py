@@ -35,11 +35,14 @@ _IDLE = ("hidden_task2.weight", "hidden_task1.weight")
 
 
 def code_of(function: Callable[..., Any]) -> str:
-    """Give a function's source as a learner would write it: no docstring, no type hints in its first line."""
-    lines = inspect.getsource(function).rstrip().splitlines()
-    head, *body = [line for line in lines if not line.strip().startswith('"""')]
-    names = ", ".join(inspect.signature(function).parameters)
-    return "\n".join([re.sub(r"\(.*", f"({names}):", head), *body])
+    """Give a function's source as a learner would write it: no docstring, no type hints in its head."""
+    body = inspect.getsource(function).rstrip().partition(" -> None:\n")[2]
+    body = re.sub(r'^ +""".*"""\n', "", body)
+    parameters = ", ".join(
+        name if one.default is one.empty else f"{name}={one.default!r}"
+        for name, one in inspect.signature(function).parameters.items()
+    )
+    return f"def {function.__name__}({parameters}):\n{body}"
 
 
 def verdict_words() -> Shown:
@@ -54,14 +57,11 @@ def outcome_table(outcomes: Mapping[str, Outcome], title: str, guesses: Mapping[
     Raises
     ------
     ValueError
-        If a guess is for no way in the table, or is no verdict (``"?"`` is none yet).
+        If a guess is for no way in the table, or does not begin as a verdict (``"?"`` is none yet).
     """
     if unknown := [name for name in guesses if name not in outcomes]:
         raise ValueError(f"a guess for {unknown[0]!r}, but the ways are: {', '.join(outcomes)}")
-    for name, guess in guesses.items():
-        if guess not in (*VERDICTS, "?"):
-            raise ValueError(f"{name}: {guess!r} is no verdict; the verdicts are: {', '.join(VERDICTS)}")
-    made = {name: guess for name, guess in guesses.items() if guess != "?"}
+    made = {name: _verdict(name, guess) for name, guess in guesses.items() if guess != "?"}
     right = sum(outcomes[name].verdict == guess for name, guess in made.items())
     rows = []
     for name, outcome in outcomes.items():
@@ -74,6 +74,14 @@ def outcome_table(outcomes: Mapping[str, Outcome], title: str, guesses: Mapping[
         rows.append(row)
     counted = f"; {right} of {len(made)} guesses right" if made else "; no guess yet" if guesses else ""
     return table(rows, title=title + counted)
+
+
+def _verdict(name: str, guess: str) -> str:
+    """The verdict that begins like this: a letter will do."""
+    for verdict in VERDICTS:
+        if guess.strip() and verdict.startswith(guess.strip().lower()):
+            return verdict
+    raise ValueError(f"{name}: {guess!r} is no verdict; the verdicts are: {', '.join(VERDICTS)}")
 
 
 def errors_table(outcomes: Mapping[str, Outcome]) -> Shown:
@@ -176,7 +184,7 @@ def _broken(outcome: Outcome, patience: float) -> str:
     failure = outcome.failure
     if outcome.verdict == ERROR and failure is not None:
         where = f", at {failure.where}" if failure.where else ""
-        return f"it raised {cut(first_sentence(failure), 300)}{where}"
+        return f"it raised {cut(first_sentence(failure).rstrip('.'), 300)}{where}"
     if None in outcome.runs:
         return f"it came to no end in {patience:g} s"
     where = f", at {failure.where}" if failure and failure.where else ""

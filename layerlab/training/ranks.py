@@ -15,13 +15,15 @@ from layerlab.names import tensors
 from layerlab.record import Alarm, Level, Reason, Step, TensorStep
 from layerlab.show import Shown
 from layerlab.show.alphabet import ALARM, ALPHABET
-from layerlab.show.page import Cell, Column, Description, Row, Table
+from layerlab.show.page import Cell, Column, Description, Fold, Row, Table
 from layerlab.show.warn import warnings_of
-from layerlab.show.words import plural, printable, short
+from layerlab.show.words import plural, printable
 
-APART = "≠"
+APART, SAME = "≠", "the same bits"
 SHOWN = 12
 """Steps that are shown: the last ones."""
+SMALL, LARGE = 12, 20
+"""Up to how many tensors all have a row of their own, and how many of those that parted have one at most."""
 
 
 def digest(tensor: Tensor) -> str:
@@ -204,7 +206,10 @@ def _alarm(records: Sequence[RankRecord], name: str, step: int) -> Alarm:
     return Alarm("ranks-apart", level, name, step, "not the same on all ranks", cause, cure)
 
 
-ANEW = "ddp = DistributedDataParallel(model)  # wrap anew, after every change of requires_grad"
+ANEW = (
+    "ddp = DistributedDataParallel(model)  # wrap anew, after every change of requires_grad\n"
+    "# where a step does not use every layer: DistributedDataParallel(model, find_unused_parameters=True)"
+)
 START = "# load the same weights on every rank, or wrap first: DistributedDataParallel copies rank 0's"
 TOGETHER = "dist.all_reduce(frozen, op=dist.ReduceOp.MIN)  # freeze what all ranks freeze, on all of them"
 
@@ -226,10 +231,7 @@ def _cause(step: int, facts: dict[int, TensorStep]) -> tuple[str, str]:
     if differ(lambda fact: fact.lr):
         return "lr " + by_rank(lambda fact: str(fact.lr)), "# give every rank's optimizer the same lr"
     if differ(lambda fact: (fact.grad, fact.grad_max)):
-        largest = by_rank(
-            lambda fact: short(fact.grad_max) if fact.grad not in ("none", "zero") else fact.grad
-        )
-        return f"its gradient was not averaged: largest element {largest}", ANEW
+        return "its gradient was not averaged: another one on each rank", ANEW
     return f"{fates}; the largest element of its gradient is the same", ANEW
 
 
@@ -241,12 +243,15 @@ def _describe(comparison: RankComparison) -> Description:
     records, first = comparison.records, comparison.first
     steps = max(len(record.steps) for record in records)
     shown = range(max(0, steps - SHOWN), steps)
-    names = dict.fromkeys(name for record in records for moment in record.digests for name in moment)
+    names = list(dict.fromkeys(name for record in records for moment in record.digests for name in moment))
+    alike = [name for name in names if name not in first] if len(names) > SMALL else []
+    more = [name for name in names if name in first][LARGE:]
+    hidden = {*alike, *more}
     rows = []
-    for name in names:
+    for name in (name for name in names if name not in hidden):
         when = first.get(name)
         apart = when is not None
-        verdict = "the same bits" if when is None else f"{APART} from step {when}"
+        verdict = SAME if when is None else f"{APART} from step {when}"
         if when == -1:
             verdict = f"{APART} before step 0"
         rows.append(
@@ -270,9 +275,14 @@ def _describe(comparison: RankComparison) -> Description:
             Column("on all ranks"),
         ),
         rows=tuple(rows),
+        folds=tuple(_fold(text, some) for text, some in ((SAME, alike), ("parted too", more)) if some),
         notes=(_legend(records, shown),) if steps else ("no step was taken",),
     )
     return Description(alarms=warnings_of(comparison.alarms), tables=(page,))
+
+
+def _fold(what: str, names: Sequence[str]) -> Fold:
+    return Fold(f"{plural(len(names), 'tensor')}: {what}", tuple(printable(name) for name in names))
 
 
 def _symbols(record: RankRecord, name: str, shown: range) -> str:

@@ -133,7 +133,7 @@ def test_the_check_runs_the_function():
 def test_the_table(outcomes):
     some = {name: outcomes[name] for name in NAMES}
     assert [outcome.verdict for outcome in some.values()] == [APART, ERROR, HANGS, WORKS]
-    guesses = {"released_after": "works", "one_rank_frozen": "error", "lr_zero": "?"}
+    guesses = {"released_after": " W", "one_rank_frozen": "error", "lr_zero": "?"}
     shown = repr(outcome_table(some, "ways", guesses))
     assert "ways; 1 of 2 guesses right" in shown
     lines = {line.split()[0]: line for line in shown.splitlines()[2:]}

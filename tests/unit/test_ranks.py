@@ -150,6 +150,35 @@ def test_a_hostile_name():
     assert "\u202e" not in repr(shown)
 
 
+def test_a_model_of_many_tensors_is_folded():
+    """Rows for what parted, up to twenty; a line for what did not; one warning for all that parted alike."""
+    records = []
+    for rank in range(2):
+        torch.manual_seed(0)
+        net = nn.Sequential(*(nn.Linear(2, 2) for _ in range(30)))
+        net[:4].requires_grad_(False)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        with ll.watch(net, optimizer) as ledger:
+            ranks = Ranks(ledger, net)
+            net(torch.full((1, 2), 1.0 + rank)).sum().backward()
+            for p in net[4:].parameters():
+                p.grad += 0.1 + rank  # so that all of them part, however small
+            optimizer.step()
+        records.append(replace(ranks.record, rank=rank))
+    comparison = compare_ranks(records)
+    assert len(comparison.apart) == 52
+    (page,) = comparison.description.tables
+    assert [row.names[0] for row in page.rows] == comparison.apart[:20]
+    folded = {fold.summary: fold.names for fold in page.folds}
+    assert list(folded) == ["8 tensors: the same bits", "32 tensors: parted too"]
+    assert {*page_names(page)} == {name for name, _ in net.named_parameters()}
+    assert len(comparison.description.alarms) == 1
+
+
+def page_names(page):
+    return [name for part in (*page.rows, *page.folds) for name in part.names]
+
+
 def test_bad_input():
     record = run(model(), 0)
     with pytest.raises(ValueError, match="two ranks or more, not of 1"):

@@ -9,8 +9,9 @@ import os
 import pickle
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,9 @@ def run_jobs(folder: Path) -> None:
     torch.set_num_threads(1)
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     plan, limit = pickle.loads((folder / PLAN).read_bytes())
+    _import_what_takes_long(plan)
+    (folder / f"{rank}.ready").touch()
+    _wait_for(folder / f"{other}.ready" for other in range(world))
     for number, job in enumerate(plan):
         # A group for each job: what one leaves half done must not meet what the next one sends.
         store = dist.FileStore(str(folder / f"{number}.store"), world)  # type: ignore[attr-defined]
@@ -40,9 +44,17 @@ def run_jobs(folder: Path) -> None:
         dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=patience)
         try:
             _write(folder, number, run_job(job, rank, limit))
-            _wait_for_all(folder, number, world)  # leaving the group early would look like a crash
+            # Leaving the group early would look like a crash.
+            _wait_for(folder / result_name(number, other) for other in range(world))
         finally:
             dist.destroy_process_group()
+
+
+def _import_what_takes_long(plan: Iterable[Job]) -> None:
+    """Else the first training step would: the ranks would wait for each other's imports, and for too long."""
+    import_module("torch._dynamo")  # by the first optimizer
+    if any(job.own_optimizer for job in plan):
+        import_module("torch.distributed.fsdp")
 
 
 def run_job(job: Job, rank: int, limit: float) -> RankRun:
@@ -125,7 +137,8 @@ def result_name(number: int, rank: int) -> str:
     return f"{number}-{rank}.pickle"
 
 
-def _wait_for_all(folder: Path, number: int, world: int) -> None:
+def _wait_for(files: Iterable[Path]) -> None:
     """Whoever started this sets the limit; see `layerlab.experiments.distributed.launch`."""
-    while not all((folder / result_name(number, rank)).exists() for rank in range(world)):
-        time.sleep(0.01)
+    for file in files:
+        while not file.exists():
+            time.sleep(0.01)
