@@ -266,9 +266,9 @@ LESSON_OF: dict[str, str | None] = {
     "nonfinite-parameter": "03",
     "nonfinite-state": None,
     "nonfinite-gradient": "03",
-    "ddp-frozen-after": None,
-    "ddp-released-after": None,
-    "ddp-unseen": None,
+    "ddp-frozen-after": "09",
+    "ddp-released-after": "09",
+    "ddp-unseen": "09",
     "unused-in-forward": "01",
 }
 """Which lessons explain each code of an audit; None where none does: then the finding itself has to."""
