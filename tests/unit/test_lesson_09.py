@@ -4,7 +4,7 @@ import pytest
 import torch.distributed as dist
 
 from layerlab.experiments.distributed.outcome import APART, ERROR, HANGS, WORKS, run_variants
-from layerlab.experiments.distributed.variants import VARIANTS
+from layerlab.experiments.distributed.variants import VARIANTS, Variant
 from layerlab.lessons_support.lesson_09 import (
     check_both_ranks,
     code_of,
@@ -90,6 +90,15 @@ def everything_frozen(net, optimizer, batches, rank):
         train_step(ddp, optimizer, batch, drop=list(net.parameters()))
 
 
+def released_and_looked_for(net, optimizer, batches, rank):
+    net.body.requires_grad_(False)
+    ddp = DDP(net, find_unused_parameters=True)
+    for step, batch in enumerate(batches):
+        if step == 2:
+            net.body.requires_grad_(True)
+        train_step(ddp, optimizer, batch)
+
+
 RIGHT = (solution, zeros_and_dropped_on_all, averaged_by_hand)
 WRONG = {
     as_given: "it raised RuntimeError: Expected to have finished reduction",
@@ -108,6 +117,7 @@ def outcomes():
     """All in one launch: starting two processes takes seconds."""
     functions = [*RIGHT, *WRONG]
     chosen = {**{f.__name__: exercise(f) for f in functions}, **ways(*NAMES)}
+    chosen["released_and_looked_for"] = Variant(released_and_looked_for, "", "mlp")
     return dict(zip(chosen, run_variants(chosen.values(), limit=3), strict=True))
 
 
@@ -123,6 +133,11 @@ def test_each_mistake_is_told(outcomes, function):
     verdict = judge(outcomes[function.__name__], 60)
     assert not verdict.passed
     assert WRONG[function] in " ".join(line.text for line in verdict.lines if not line.ok)
+
+
+def test_what_is_released_after_wrapping_is_not_looked_for(outcomes):
+    assert outcomes["released_and_looked_for"].verdict == APART
+    assert set(outcomes["released_and_looked_for"].comparison.first) == {"body.weight", "body.bias"}
 
 
 def test_the_check_runs_the_function():
