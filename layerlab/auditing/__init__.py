@@ -53,7 +53,7 @@ def audit(
         Any module, wrapped (DistributedDataParallel, torch.compile) or not.
     *optimizers
         The optimizers that train it: all of them, for what no given one holds counts as left out.
-        Schedulers may stand among them.
+        Schedulers may stand among them; None is passed over.
     scheduler
         A learning-rate scheduler, or a list of these.
     loss
@@ -80,6 +80,7 @@ def audit(
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
     if loss is not None and not callable(loss):
         raise TypeError(f"loss must be a function or a module, not {type(loss).__name__}")
+    optimizers = tuple(one for one in optimizers if one is not None)  # as in audit(*make())
     several = list(scheduler) if isinstance(scheduler, (list, tuple)) else [scheduler]
     given = [*optimizers, *(one for one in several if one is not None)]
     stepping = _each_once([one for one in optimizers if isinstance(one, Optimizer)])

@@ -151,6 +151,12 @@ def test_schedulers_by_position_or_by_name_once_or_twice():
         assert found.codes == ("plateau-needs-metric",)
 
 
+def test_a_function_may_return_none_for_what_it_has_not():
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    assert repr(audit(model, optimizer, None)) == repr(audit(model, optimizer))
+
+
 @pytest.mark.parametrize(
     ("arguments", "options", "said"),
     [

@@ -91,6 +91,15 @@ def test_at_full_size_what_lacks_layer4_should_not_be_frozen():
     assert 0.06 < fine_tune - max(frozen, lr_tenth) <= fine_tune - min(frozen, lr_tenth) < 0.09
 
 
+def test_at_full_size_lr_zero_is_frozen_epoch_by_epoch():
+    runs = [
+        read_run(recorded() / f"{Row(setting, weights=PARTIAL).name}.json")
+        for setting in ("lr_zero", "frozen")
+    ]
+    one, other = ([(e.train_loss, e.test_accuracy) for e in run.epochs] for run in runs)
+    assert one == other
+
+
 def test_at_full_size_a_complete_backbone_may_stand_still():
     assert round(153 * full_size("frozen", "resnet50")) == 145
     assert round(153 * Row("fine_tune").document) == 147
