@@ -210,14 +210,22 @@ def buffers_of_frozen_modules(step: Step) -> Iterator[Alarm]:
         names = ", ".join(t.name.rpartition(".")[2] for t in buffers)
         first = buffers[0]
         forward = first.reason is Reason.FORWARD
+        own = any(t.info.kind == "parameter" and t.info.module == module for t in step.tensors.values())
+        whose = "its parameters are frozen" if own else "all around it is frozen"
+        statistics = "running_" in names
         yield Alarm(
             "frozen-statistics", "alarm", module or first.name, step.index,
-            f"its parameters are frozen, but its buffers moved ({names}): {first.reason}",
-            f"{first.info.module_type} ran in train mode, and then every forward pass updates its running "
-            "statistics, with or without gradients (no_grad too)"
+            f"{whose}, but its {'buffers' if len(buffers) > 1 else 'buffer'} moved ({names}): {first.reason}",
+            (
+                f"{first.info.module_type} ran in train mode, and then every forward pass updates its "
+                "running statistics, with or without gradients (no_grad too)"
+                if statistics
+                else f"the forward pass of {first.info.module_type} writes to it, with or without gradients"
+            )
             if forward
             else "something wrote to them in place",
-            f"{path(module) if module else 'model'}.eval()  # again after every model.train()",
+            f"{path(module) if module else 'model'}.eval()  # again after every model.train()"
+            + ("" if statistics or not forward else "; helps if its forward asks for the mode"),
         )  # fmt: skip
 
 

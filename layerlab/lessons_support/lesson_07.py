@@ -33,7 +33,7 @@ def layer_table(facts: Mapping[str, Modes], title: str) -> Shown:
             "in train() moves": _moves(train),
             "same input twice": None if train.repeats else OTHER,
             "other examples beside it": None if train.alone else OTHER,
-            "eval() leaves": _left(evaluate),
+            "what eval() does not cure": _left(evaluate),
         }
         for name, (train, evaluate) in facts.items()
     ]
@@ -47,7 +47,7 @@ def _moves(facts: ForwardFacts) -> str | None:
 
 def _left(facts: ForwardFacts) -> str | None:
     left = [f"moves {_moves(facts)}"] if facts.moved else []
-    left += [f"same input twice: {OTHER}"] if not facts.repeats and not facts.moved else []
+    left += [f"same input twice: {OTHER}"] if not facts.repeats else []
     left += [f"other examples beside it: {OTHER}"] if not facts.alone else []
     return "; ".join(left) or None
 

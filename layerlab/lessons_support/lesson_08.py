@@ -171,6 +171,14 @@ def check_repaired(make: Callable[..., Optimizer]) -> Verdict:
         f"with a gradient of zeros, lr {LR} and weight_decay {DECAY}, the weights {_list(START)} must become "
         f"{_list(ought)}, but became {_list(trial.decayed)}: p.data.mul_(1 - lr * weight_decay)",
     )
+    both = [start * (1 - LR * DECAY) - LR * g for start, g in zip(START, GRADIENT, strict=True)]
+    if _near(trial.decayed, ought) and not wrong:
+        check.that(
+            _near(trial.both, both),
+            "weight decay comes before the step",
+            f"with a gradient, too, the weights {_list(START)} must become {_list(both)}, but became "
+            f"{_list(trial.both)}: decay the weights before the step, not the step with them",
+        )
     check.that(
         trial.keeps_order,
         "the groups stay in the order in which they are given",
@@ -187,6 +195,8 @@ class _Trial:
     """Each step under a constant gradient."""
     decayed: list[float]
     """Where they are after a step with weight decay and a gradient of zeros."""
+    both: list[float]
+    """The same, with a gradient."""
     keeps_order: bool
 
 
@@ -198,12 +208,16 @@ def _try(make: Callable[..., Optimizer]) -> _Trial:
         p.grad = torch.tensor(GRADIENT, dtype=torch.float64)
         optimizer.step()
         moves.append((p.detach() - before).tolist())
-    p = nn.Parameter(torch.tensor(START, dtype=torch.float64))
-    p.grad = torch.zeros_like(p)
-    make([p], lr=LR, weight_decay=DECAY).step()
+    decayed: list[float] = []
+    both: list[float] = []
+    for gradient, ends in ((torch.zeros(len(START)), decayed), (torch.tensor(GRADIENT), both)):
+        p = nn.Parameter(torch.tensor(START, dtype=torch.float64))
+        p.grad = gradient.double()
+        make([p], lr=LR, weight_decay=DECAY).step()
+        ends += p.detach().tolist()
     # One row of addresses goes up, the other down: a sort by id cannot leave both alone.
     up = sorted((nn.Parameter(torch.zeros(1)) for _ in range(3)), key=id)
-    return _Trial(moves, p.detach().tolist(), all(_keeps_order(make, ps) for ps in (up, up[::-1])))
+    return _Trial(moves, decayed, both, all(_keeps_order(make, ps) for ps in (up, up[::-1])))
 
 
 def _keeps_order(make: Callable[..., Optimizer], ps: Sequence[nn.Parameter]) -> bool:

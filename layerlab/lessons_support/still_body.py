@@ -101,7 +101,7 @@ def _check(
     check.stayed(ledger, *(f"body.{name}" for name, _ in net.body.named_buffers()), label="statistics")
     check.that(
         lambda: len(repeats) == STEPS and all(repeats),
-        "while training, the body gives the same output for the same input: no Dropout in it",
+        "while training, the body gives the same output for the same input: its Dropout is off",
         "while training, the body gives two outputs for one input: its Dropout still draws. It follows the "
         "mode alone: net.body.eval(), after every net.train()",
     )

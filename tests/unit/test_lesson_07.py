@@ -169,7 +169,9 @@ def test_a_layer_that_does_nothing_has_only_dashes():
     lines = repr(layer_table({"calm": (calm, calm), "wild": (moving, moving)}, "layers")).splitlines()
     assert lines[-2].split() == ["calm", "–", "–", "–", "–"]
     assert lines[-1].startswith("wild   mean, var         another output    another output")
-    assert lines[-1].endswith("moves mean, var; other examples beside it: another output")
+    assert lines[-1].endswith(
+        "moves mean, var; same input twice: another output; other examples beside it: another output"
+    )
 
 
 def cost(backward, activations=0, gradients=0):

@@ -85,6 +85,12 @@ class Growth(Repair):
         super().move(w, m, v, t, group | {"weight_decay": -group["weight_decay"]})
 
 
+class DecayAfter(Repair):
+    def move(self, w, m, v, t, group):
+        super().move(w, m, v, t, group | {"weight_decay": 0.0})
+        w.mul_(1 - group["lr"] * group["weight_decay"])
+
+
 class NoDecay(Repair):
     def move(self, w, m, v, t, group):
         super().move(w, m, v, t, group | {"weight_decay": 0.0})
@@ -118,6 +124,7 @@ def test_a_right_repair_passes():
         (OnlyTheFirstMean, ["step 1 is 31.6 times that"]),
         (InPlace, ["step 2 is"]),
         (Growth, ["but became 0.531, -1.06, 2.12"]),
+        (DecayAfter, ["decay the weights before the step"]),
         (NoDecay, ["but became 0.5, -1, 2: p.data.mul_"]),
         (Sorted, ["another order"]),
         (torch.optim.AdamW, ["step 1 is 1, 0.333, 2 times that, for the three weights"]),
