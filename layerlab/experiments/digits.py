@@ -158,7 +158,7 @@ def five_to_nine(
 def odd_or_even_lab(weights: dict[str, Tensor] | None) -> Callable[..., Transfer]:
     """The same task for `layerlab.TrainLab`: a function that gets one run ready.
 
-    Each run takes some 40 steps, of 20 images or of all where there are fewer, and measures eight times or
+    Each run takes some 40 steps, of 20 images or of all where there are fewer, and measures five times or
     more.
 
     Parameters
@@ -171,7 +171,7 @@ def odd_or_even_lab(weights: dict[str, Tensor] | None) -> Callable[..., Transfer
         train, test = target(per_class, seed)
         batch = min(len(train), RECIPE.batch_size)
         epochs = RECIPE.epochs * batch // len(train)
-        recipe = replace(RECIPE, epochs=epochs, batch_size=batch, lr=lr, test_every=max(1, epochs // 8))
+        recipe = replace(RECIPE, epochs=epochs, batch_size=batch, lr=lr, test_every=max(1, epochs // 5))
         model = _learner(setting, weights, seed)
         return Transfer(setting, model, train, test, recipe, seed=seed, frozen_up_to=frozen_up_to)
 

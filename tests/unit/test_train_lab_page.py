@@ -280,7 +280,7 @@ def test_hostile_names_of_layers_are_shown_as_they_are(bench):
 
 @pytest.mark.parametrize(
     ("images", "epochs", "batch", "measured_every"),
-    [(1, 40, 10, 5), (2, 40, 20, 5), (4, 20, 20, 2), (10, 8, 20, 1)],
+    [(1, 40, 10, 8), (2, 40, 20, 8), (4, 20, 20, 4), (10, 8, 20, 1)],
 )
 def test_the_embedded_task_takes_as_many_steps_whatever_the_images(images, epochs, batch, measured_every):
     work = odd_or_even_lab(None)("scratch", None, 0.03, images, 1)
