@@ -187,9 +187,10 @@ def test_without_gloo(monkeypatch):
 
 
 SCRIPT = """
-import json, sys
+import signal
 from layerlab.experiments.distributed.jobs import Job
 from layerlab.experiments.distributed.launch import run_on_two_ranks
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts with & ignores it
 source = '''
 def endless(net, optimizer, batches, rank):
     import os, pathlib, time
@@ -251,3 +252,4 @@ def test_no_process_is_left(tmp_path, how):
             assert out.strip() == json.dumps([[None, None]]).replace("null", "None")
     finally:
         process.kill()
+        process.communicate()
