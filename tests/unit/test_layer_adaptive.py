@@ -20,14 +20,6 @@ from layerlab.experiments.layer_adaptive import (
 from layerlab.experiments.trust_ratio import LAMB, LARS
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def by_hand(w, gradients, lr, b1=0.9, b2=0.999, eps=1e-8):
     """The listing in plain Python floats."""
     m, v = [0.0] * len(w), [0.0] * len(w)

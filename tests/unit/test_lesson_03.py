@@ -15,15 +15,6 @@ from layerlab.lessons_support.lesson_03 import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def sgd(parameters):
     return torch.optim.SGD(parameters, lr=0.001, momentum=0.9)
 

@@ -10,14 +10,6 @@ from layerlab.groups import param_groups
 from layerlab.lessons_support.lesson_05 import check_groups
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def freeze(net, *modules):
     for module in modules or ("conv1", "bn1", "layer1"):
         net.get_submodule(module).requires_grad_(False)

@@ -19,15 +19,6 @@ from layerlab.lessons_support.lesson_06 import (
 )
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def groups_of(optimizer, module):
     own = set(module.parameters())
     return [group for group in optimizer.param_groups if own & set(group["params"])]

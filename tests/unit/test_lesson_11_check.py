@@ -17,14 +17,10 @@ P1, P2, P3, P4, P5, P6, P7 = PATIENTS
 
 
 @pytest.fixture(autouse=True)
-def _one_thread():
-    """Two threads wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+def _same_weights():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
-    torch.set_num_threads(threads)
 
 
 def loop(model, optimizer, *schedulers, before=lambda: None):

@@ -15,14 +15,6 @@ GROUPS = (("a", "c"), ("b",))
 STEPS = 5
 
 
-@pytest.fixture(autouse=True)
-def _one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 def gradient(name, step):
     """Some gradient, another one for each tensor and step, and of very different size."""
     scale = {"a": 1.0, "b": 1e-3, "c": 40.0}[name]
