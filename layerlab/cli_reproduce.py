@@ -114,7 +114,7 @@ def _ants_and_bees(chosen: argparse.Namespace) -> int:
 
 def _draw(folder: Path) -> None:
     from layerlab.data.writing import whole
-    from layerlab.experiments.full_size import full_size_chart
+    from layerlab.lessons_support.full_size import full_size_chart
 
     with whole(folder / "ants-bees.png") as part:
         part.write_bytes(full_size_chart(folder)._repr_png_())

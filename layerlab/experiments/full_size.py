@@ -1,4 +1,4 @@
-"""The recorded full-size runs side by side, beside what the document prints: a table and a picture."""
+"""The recorded full-size runs side by side, beside what the document prints."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from layerlab.data.backbones import Weights
 from layerlab.experiments.outcome import Outcome
 from layerlab.experiments.reproduce import Architecture, Row, read
 from layerlab.experiments.settings import SETTINGS, Setting
-from layerlab.show import Shown, table
-from layerlab.show.alphabet import BLUE, GREEN, ORANGE, PURPLE, VERMILLION
-from layerlab.show.chart import Chart, new_figure
 
 STARTS: Final[tuple[tuple[Architecture, Weights | None, str], ...]] = (
     ("resnet18", None, "random weights"),
@@ -23,14 +20,6 @@ STARTS: Final[tuple[tuple[Architecture, Weights | None, str], ...]] = (
     ("resnet50", "imagenet", "ImageNet weights, not torchvision's"),
 )
 """What the rows start from, in the order of the table."""
-
-STYLES: Final = {
-    "scratch": (VERMILLION, "-"),
-    "fine_tune": (BLUE, "-"),
-    "frozen": (GREEN, "--"),
-    "lr_zero": (PURPLE, ":"),
-    "lr_tenth": (ORANGE, "-."),
-}
 
 
 @dataclass(frozen=True)
@@ -43,6 +32,10 @@ class Line:
     runs: tuple[Outcome, ...]
     document: float | None
     """What the document prints for it, from 0 to 1."""
+
+    def mean(self, what: str) -> float | None:
+        """Mean over the runs of an outcome's ``accuracy`` or ``best``; None where nothing was run."""
+        return mean(getattr(run, what) for run in self.runs) if self.runs else None
 
 
 def full_size_lines(folder: Path) -> Iterator[Line]:
@@ -65,82 +58,3 @@ def full_size_lines(folder: Path) -> Iterator[Line]:
             row = Row(setting, architecture, weights or "imagenet")
             runs = tuple(read(path) for path in sorted(folder.glob(f"{row.name.removesuffix('1')}*.json")))
             yield Line(setting, architecture, start, runs, row.document)
-
-
-def full_size_table(folder: Path) -> Shown:
-    """Show the recorded runs beside the document's, and which ones are missing."""
-    lines = [
-        {
-            "network": line.architecture,
-            "starts from": line.start,
-            "setting": line.setting,
-            "the document": _percent(line.document),
-            "ours, last epoch": _percent(_mean(line, "accuracy")) or "not run",
-            "best epoch": _percent(_mean(line, "best")),
-            "seeds": len(line.runs) or "",
-        }
-        for line in full_size_lines(folder)
-    ]
-    return table(lines, title="ants and bees, 25 epochs, 153 validation images (mean over the seeds)")
-
-
-def full_size_chart(folder: Path) -> Chart:
-    """Draw the validation accuracy over the epochs, a panel for each start that was run.
-
-    Raises
-    ------
-    ValueError
-        Nothing was recorded there.
-    """
-    ran = [line for line in full_size_lines(folder) if line.runs]
-    if not ran:
-        raise ValueError(f"no recorded full-size run in {folder}")
-    starts = list(dict.fromkeys((line.architecture, line.start) for line in ran))
-    with new_figure(1.2 + 2.9 * len(starts), 3.4) as figure:
-        panels = figure.subplots(1, len(starts), sharey=True, squeeze=False)[0]
-        for axes, start in zip(panels, starts, strict=True):
-            for line in ran:
-                if (line.architecture, line.start) != start:
-                    continue
-                colour, dash = STYLES[line.setting]
-                for number, run in enumerate(line.runs):
-                    measured = [epoch for epoch in run.epochs if epoch.test_accuracy is not None]
-                    axes.plot(
-                        [epoch.number for epoch in measured],
-                        [100 * epoch.test_accuracy for epoch in measured if epoch.test_accuracy is not None],
-                        color=colour,
-                        linestyle=dash,
-                        label=None if number else line.setting,
-                    )
-                if line.document is not None:
-                    axes.axhline(100 * line.document, color=colour, linewidth=0.8, alpha=0.7)
-                    axes.text(
-                        0.5,
-                        100 * line.document + 0.5,
-                        "the document",
-                        fontsize=8,
-                        color="#555555",
-                        va="bottom",
-                    )
-            axes.set_title(f"{start[0]}\n{_wrapped(start[1])}", fontsize=9)
-            axes.set_xlabel("epoch")
-            axes.legend(frameon=False, loc="lower right")
-            axes.spines[["top", "right"]].set_visible(False)
-        panels[0].set_ylabel("validation images answered right (%)")
-    said = "; ".join(
-        f"{line.architecture} from {line.start}, {line.setting}: {_percent(_mean(line, 'accuracy'))}"
-        for line in ran
-    )
-    return Chart(figure, f"validation accuracy over 25 epochs of ants and bees. After the last: {said}")
-
-
-def _mean(line: Line, what: str) -> float | None:
-    return mean(getattr(run, what) for run in line.runs) if line.runs else None
-
-
-def _wrapped(start: str) -> str:
-    return start.replace(" that", "\nthat").replace(", not", ",\nnot")
-
-
-def _percent(share: float | None) -> str:
-    return "" if share is None else f"{100 * share:.2f} %"

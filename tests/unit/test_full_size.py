@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 from layerlab import cli
-from layerlab.experiments.full_size import full_size_chart, full_size_lines, full_size_table
+from layerlab.experiments.full_size import full_size_lines
 from layerlab.experiments.recorded import recorded
 from layerlab.experiments.reproduce import Row
+from layerlab.lessons_support.full_size import full_size_chart, full_size_table
 
 RESNET50 = "ants-bees-resnet50-imagenet-frozen-seed1.json"
 
