@@ -22,7 +22,7 @@ SMALL, LARGE = 12, 20
 
 
 def describe_ranks(comparison: RankComparison) -> Description:
-    """Describe a comparison: its alarms, and a table with a row for each tensor (of a large model, for those that parted)."""
+    """Describe a comparison: its alarms, and a row for each tensor; of many, for those that parted."""
     records, first = comparison.records, comparison.first
     steps = max(len(record.steps) for record in records)
     shown = range(max(0, steps - SHOWN), steps)
