@@ -193,18 +193,25 @@ class Scene:
         return told | {key: named.name for key, named in self.own.items()}
 
     def rebuilt(self, i: int) -> str:
-        """The line that builds an optimizer anew, for all of the model that is trainable."""
+        """The line that builds an optimizer anew, for all of the model that is trainable.
+
+        Several groups are left to the user (``[...]``), and with them a learning rate that each group sets.
+        """
         optimizer = self.optimizers[i]
+        groups, known = optimizer.param_groups, dict(optimizer.defaults)
         everything = all(named.tensor.requires_grad for named in self.parameters)
         model = self._called[0]
-        what = (
-            f"{model}.parameters()"
-            if everything
-            else (f"[p for p in {model}.parameters() if p.requires_grad]")
-        )
-        line = f"{self.optimizer(i)} = {built(optimizer, what, optimizer.defaults)}"
-        hints = ["with your groups"] if len(optimizer.param_groups) > 1 else []
-        hints += ["and then its scheduler"] if self.schedulers_of(i) else []
+        hints = ["and then its scheduler"] if self.schedulers_of(i) else []
+        if len(groups) > 1:
+            what = "[...]"
+            hints = [f"your groups, with the tensors that {model} has now", *hints]
+            if any(group.get("initial_lr", group.get("lr")) != known.get("lr") for group in groups):
+                known.pop("lr", None)
+        elif everything:
+            what = f"{model}.parameters()"
+        else:
+            what = f"[p for p in {model}.parameters() if p.requires_grad]"
+        line = f"{self.optimizer(i)} = {built(optimizer, what, known)}"
         return line + (f"  # {', '.join(hints)}" if hints else "")
 
 

@@ -111,8 +111,7 @@ def parts(task: Task, seed: int = 0) -> Parts:
     ValueError
         There is no such task.
     """
-    if task not in TASKS:
-        raise ValueError(f"task={task!r}: choose one of {', '.join(TASKS)}")
+    _known(task)
     chance = torch.Generator().manual_seed(seed)
     train, rest = (
         some.take(torch.randperm(len(some), generator=chance))
@@ -125,6 +124,11 @@ def parts(task: Task, seed: int = 0) -> Parts:
         foreign = rest.labels >= 5
     half = len(rest) // 2
     return Parts(train, rest.take(slice(half)), rest.take(slice(half, None)), foreign[half:])
+
+
+def _known(task: str) -> None:
+    if task not in TASKS:
+        raise ValueError(f"task={task!r}: choose one of {', '.join(TASKS)}")
 
 
 def _every_other_negative(images: Images) -> Images:
@@ -141,8 +145,7 @@ def pretrained(task: Task, seed: int = 0) -> dict[str, Tensor]:
     ValueError
         There is no such task.
     """
-    if task not in TASKS:
-        raise ValueError(f"task={task!r}: choose one of {', '.join(TASKS)}")
+    _known(task)
     digits = range(10) if task == "negatives" else range(5)
     images = source(digits)
     net = small_resnet(len(digits), seed)

@@ -158,6 +158,25 @@ def test_a_generator_that_was_used_up():
     assert not audit(model, optimizer)
 
 
+@pytest.mark.parametrize(
+    ("rates", "built"),
+    [
+        ((0.2, 0.1), "optimizer = torch.optim.SGD([...], momentum=0.9)"),
+        ((0.1, 0.1), "optimizer = torch.optim.SGD([...], lr=0.1, momentum=0.9)"),
+    ],
+)
+def test_a_cure_invents_no_learning_rate_for_groups_that_have_their_own(rates, built):
+    model = net()
+    used_up = iter([])
+    groups = [{"params": p, "lr": lr} for p, lr in zip((model[0].parameters(), used_up), rates, strict=True)]
+    optimizer = SGD(groups, lr=0.1, momentum=0.9)
+    plan = torch.optim.lr_scheduler.StepLR(optimizer, 1, gamma=0.5)
+    optimizer.step()
+    plan.step()
+    cure = the(audit(model, optimizer, plan), "empty-group", "error").cure
+    assert cure == f"{built}  # your groups, with the tensors that model has now, and then its scheduler"
+
+
 def test_an_empty_group_beside_all_the_others_is_a_note():
     model = net()
     optimizer = SGD([{"params": model.parameters()}, {"params": []}], lr=0.1)
