@@ -11,7 +11,7 @@ from layerlab.show import Shown
 from layerlab.show.alphabet import ALPHABET
 from layerlab.show.fold import Item, fold
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import NO_STEP, printable
+from layerlab.show.words import NO_STEP, printable, with_tied
 
 RIGHT, WRONG = "✓", "✗"
 
@@ -175,7 +175,8 @@ def _describe(result: Score, step: Step) -> Description:
 
 def _row(label: str, alike: Sequence[Answer]) -> Row:
     first = alike[0]
-    name = printable(label) + (f": {len(alike)} tensors" if len(alike) > 1 else "")
+    many = f"{printable(label)}: {len(alike)} tensors"
+    name = many if len(alike) > 1 else with_tied(first.fact.info.names)
     reason = first.fact.reason
     return Row(
         cells=(

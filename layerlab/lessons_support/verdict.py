@@ -87,4 +87,8 @@ def _wrap(words: str, first: str) -> list[str]:
 
 
 def _cure(cure: str) -> str:
-    return f"<br>Try: <code>{'<br>'.join(map(escape, cure.splitlines()))}</code>" if cure else ""
+    """Folded: who wants to find it alone, can."""
+    if not cure:
+        return ""
+    code = "<br>".join(map(escape, cure.splitlines()))
+    return f"<details><summary>A line that helps</summary><code>{code}</code></details>"

@@ -10,7 +10,7 @@ from layerlab.record import Reason, TensorStep
 from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, symbol_and_word
 from layerlab.show.judge import changed_outside_too, is_counter, went_backwards
 from layerlab.show.page import Cell, Column
-from layerlab.show.words import MISSING, plural, precise, printable, short, span
+from layerlab.show.words import MISSING, plural, precise, printable, short, span, with_tied
 
 DECADES = 6
 """The bar's log scale: from 1e-6 to 1, the same in every row of every step."""
@@ -43,8 +43,7 @@ def name_cell(ts: Sequence[TensorStep], label: str, *, alarmed: bool) -> Cell:
         noun = "buffers" if all(t.info.kind == "buffer" for t in ts) else "tensors"
         text = f"{printable(label)}: {len(ts)} {noun}"
     else:
-        tied = [printable(name) for name in first.info.names if name != first.name]
-        text = printable(first.name) + (f" (tied: {', '.join(tied)})" if tied else "")
+        text = with_tied(first.info.names)
         size = "×".join(map(str, first.info.shape)) or "scalar"
         hover.append(f"{first.info.kind} {size} of {printable(first.info.module_type)}")
     return Cell(text, hover="; ".join(hover), mark=marks)

@@ -56,6 +56,12 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
+def with_tied(names: Sequence[str]) -> str:
+    """A tensor's first name, and those that it is tied to: ``emb.weight (tied: out.weight)``."""
+    first, *tied = map(printable, names)
+    return first + (f" (tied: {', '.join(tied)})" if tied else "")
+
+
 def width(text: str) -> int:
     """Columns that a printable text takes in a terminal."""
     wide = sum(unicodedata.east_asian_width(c) in "WF" for c in text)

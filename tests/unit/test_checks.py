@@ -318,7 +318,8 @@ def test_html_says_what_the_text_says_and_escapes_it(naive):
     assert "<img" not in html
     assert "&lt;b&gt;Freeze&lt;/b&gt;: 0 of 2 requirements met" in html
     assert html.count("<li>✗ ") == 2
-    assert "<br>Try: <code>model.left.weight.grad = None  # after loss.backward()" in html
+    folded = "<details><summary>A line that helps</summary><code>"
+    assert f"{folded}model.left.weight.grad = None  # after loss.backward()" in html
     assert html == check.verdict()._repr_html_()
 
 

@@ -81,6 +81,7 @@ def test_a_tied_tensor_counts_once_under_any_of_its_names():
     for ticked in (["0.weight"], ["1.weight"], ["0.weight", "1.weight"]):
         result = score(ticked, step, names=["1.weight", "0.weight"])
         assert (result.right, result.total) == (1, 1)
+    assert "0.weight (tied: 1.weight)" in repr(result)
 
 
 @pytest.mark.parametrize(
