@@ -234,7 +234,7 @@ def _learns(check: Check, model: nn.Module, train: Callable[[], object], most: f
 LESSON_OF: dict[str, str | None] = {
     "layer-replaced": "05, 11",
     "other-model": "06",
-    "in-no-optimizer": "05, 06",
+    "in-no-optimizer": "05, 06, 11",
     "foreign-parameters": "05",
     "in-two-optimizers": None,
     "in-two-groups": "05",
@@ -243,7 +243,7 @@ LESSON_OF: dict[str, str | None] = {
     "flag-on-module": "06, 11",
     "misspelt-flag": "11",
     "everything-frozen": "07",
-    "frozen-too-late": "02, 11",
+    "frozen-too-late": "02",
     "frozen-zero-gradient": "01, 02",
     "frozen-gradient-kept": "03",
     "stale-momentum": "02, 11",
