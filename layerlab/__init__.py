@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from layerlab.record import Reason
     from layerlab.show import legend, table
     from layerlab.show.picture import Picture
+    from layerlab.training.ranks import Ranks
     from layerlab.unfreezing import Unfreeze
     from layerlab.widgets.compare import Compare
     from layerlab.widgets.explore import Explore
@@ -42,6 +43,7 @@ _HOMES = {
     "Ledger": "layerlab.ledger",
     "Picture": "layerlab.show.picture",
     "Predict": "layerlab.widgets.predict",
+    "Ranks": "layerlab.training.ranks",
     "Reason": "layerlab.record",
     "StepView": "layerlab.widgets.step_view",
     "TrainLab": "layerlab.widgets.train_lab",
@@ -63,6 +65,7 @@ __all__ = [
     "Ledger",
     "Picture",
     "Predict",
+    "Ranks",
     "Reason",
     "StepView",
     "TrainLab",

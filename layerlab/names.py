@@ -37,6 +37,11 @@ class Named:
     module: nn.Module = field(repr=False)
 
 
+def is_sharded(tensor: torch.Tensor) -> bool:
+    """Whether this rank holds only a part of it: a DTensor, as ``fully_shard`` makes them."""
+    return type(tensor).__name__ == "DTensor"
+
+
 def bare(model: nn.Module) -> nn.Module:
     """The model inside DistributedDataParallel, DataParallel and torch.compile; the model itself if bare.
 

@@ -12,7 +12,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils.hooks import RemovableHandle
 
 from layerlab.compare import Change, advance, copy_of, norm, same_bits
-from layerlab.names import Named, tensors
+from layerlab.names import Named, is_sharded, tensors
 from layerlab.record import TensorInfo
 
 
@@ -97,10 +97,11 @@ class Snapshot:
         Raises
         ------
         ValueError
-            For a tensor on the meta device or not yet initialised: it has no values to watch.
+            For a tensor on the meta device or not yet initialised: it has no values to watch. For a sharded
+            one: here is only a part of it.
         """
         current = tensors(self._model)
-        _refuse_valueless(current)
+        _refuse_unreadable(current)
         watched = {}
         for named in current:
             known = self.watched.get(id(named.tensor))
@@ -183,7 +184,7 @@ class _ForwardHook:
         return _ForwardHook, (None,)
 
 
-def _refuse_valueless(current: list[Named]) -> None:
+def _refuse_unreadable(current: list[Named]) -> None:
     for named in current:
         if is_lazy(named.tensor):
             raise ValueError(
@@ -194,6 +195,12 @@ def _refuse_valueless(current: list[Named]) -> None:
             raise ValueError(
                 f"{named.name} lies on the meta device and has no values to watch: load or initialise the "
                 "model first, e.g. model.to_empty(device='cpu')"
+            )
+        if is_sharded(named.tensor):
+            raise ValueError(
+                f"{named.name} is sharded (a DTensor: this rank holds a part of it), and the ledger reads "
+                "whole tensors: watch a few steps without fully_shard(), in one process or under "
+                "DistributedDataParallel"
             )
 
 

@@ -11,6 +11,7 @@ from torch.nn.parameter import is_lazy
 from layerlab.auditing.finding import Finding
 from layerlab.auditing.scene import Scene
 from layerlab.compare import as_real, grad_state
+from layerlab.names import is_sharded
 
 
 def nonfinite_values(scene: Scene) -> Iterator[Finding]:
@@ -67,7 +68,7 @@ def nonfinite_gradients(scene: Scene) -> Iterator[Finding]:
 
 def _nonfinite(tensor: Tensor) -> bool:
     """Whether any number in a tensor is inf or NaN; False for one without values, or spread over machines."""
-    if is_lazy(tensor) or tensor.is_meta or type(tensor).__name__ == "DTensor" or tensor.is_quantized:
+    if is_lazy(tensor) or tensor.is_meta or is_sharded(tensor) or tensor.is_quantized:
         return False
     if not (tensor.is_floating_point() or tensor.is_complex()):
         return False

@@ -10,6 +10,7 @@ import time
 import pytest
 import torch
 import torch.distributed as dist
+from torch.distributed.device_mesh import init_device_mesh
 from torch.nn.functional import cross_entropy
 
 from layerlab.experiments.distributed.jobs import job
@@ -26,6 +27,7 @@ from layerlab.experiments.distributed.outcome import (
 )
 from layerlab.experiments.distributed.problems import batches, network, optimizer_of
 from layerlab.experiments.distributed.variants import SHARDED, VARIANTS, Variant
+from layerlab.ledger import watch
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 
@@ -253,3 +255,20 @@ def test_no_process_is_left(tmp_path, how):
     finally:
         process.kill()
         process.communicate()
+
+
+def test_the_ledger_refuses_parameters_of_which_a_rank_holds_only_a_part(tmp_path):
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1)
+    try:
+        from torch.distributed.fsdp import fully_shard  # takes a second to import
+
+        net = torch.nn.Linear(3, 2)
+        fully_shard(net, mesh=init_device_mesh("cpu", (1,)))
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        with pytest.raises(ValueError, match=r"weight is sharded \(a DTensor.*without fully_shard"):
+            watch(net, optimizer)
+        net(torch.ones(1, 3)).sum().backward()
+        optimizer.step()  # no hook is left
+    finally:
+        dist.destroy_process_group()

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 import layerlab as ll
-from layerlab.training.ranks import Ranks, compare_ranks, digest
+from layerlab import Ranks
+from layerlab.training.ranks import compare_ranks, digest
 
 
 def model(seed=0):
