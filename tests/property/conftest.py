@@ -1,4 +1,4 @@
-"""How many random cases: a few hundred by default, more with ``HYPOTHESIS_PROFILE=thorough``."""
+"""How many random cases: 200, always the same; ``make random-tests CASES=10000`` draws as many new ones."""
 
 import os
 
@@ -7,7 +7,9 @@ from hypothesis import HealthCheck, settings
 
 COMMON = dict(deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
 settings.register_profile("default", max_examples=200, derandomize=True, **COMMON)
-settings.register_profile("thorough", max_examples=2500, **COMMON)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+cases = os.environ.get("LAYERLAB_CASES", "")
+if cases:
+    settings.register_profile("many", max_examples=int(cases), **COMMON)
+settings.load_profile("many" if cases else "default")
 
 torch.set_num_threads(1)

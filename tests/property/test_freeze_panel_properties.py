@@ -19,7 +19,7 @@ from layerlab.widgets import freeze_history, freeze_switchboard
 from layerlab.widgets.freeze_panel import FreezePanel
 
 EVENTS = 250
-SEEDS = 25 if os.environ.get("HYPOTHESIS_PROFILE") == "thorough" else 2
+SEEDS = 25 if os.environ.get("LAYERLAB_CASES") else 2
 LAYERS = ["embed", "block", "norm", "head"]
 
 

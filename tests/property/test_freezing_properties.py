@@ -207,7 +207,7 @@ OPERATIONS = st.lists(
 )
 
 
-@settings(max_examples=400, deadline=None, database=None)
+@settings(max_examples=max(400, settings().max_examples))
 @given(
     blocks=st.lists(st.sampled_from(["linear", "norm", "plain norm"]), min_size=2, max_size=3),
     tied=st.booleans(),

@@ -9,6 +9,7 @@ import itertools
 import math
 
 import torch
+from every_optimizer import OPTIMIZERS
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
@@ -16,32 +17,6 @@ from torch import nn
 from layerlab.ledger import watch
 from layerlab.record import MOVED_BY, STAYED_BECAUSE, Reason
 
-OPTIM = torch.optim
-
-OPTIMIZERS = {
-    "SGD": lambda p: OPTIM.SGD(p, 0.1),
-    "SGD momentum": lambda p: OPTIM.SGD(p, 0.1, momentum=0.9),
-    "SGD nesterov decay": lambda p: OPTIM.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.1),
-    "SGD dampening": lambda p: OPTIM.SGD(p, 0.1, momentum=0.9, dampening=0.5, maximize=True),
-    "SGD foreach": lambda p: OPTIM.SGD(p, 0.1, momentum=0.9, foreach=True),
-    # with momentum, fused SGD of torch 2.15 raises when a parameter joins later: not the ledger's concern
-    "SGD fused": lambda p: OPTIM.SGD(p, 0.1, weight_decay=0.1, fused=True),
-    "Adam": lambda p: OPTIM.Adam(p, 0.1),
-    "Adam L2": lambda p: OPTIM.Adam(p, 0.1, weight_decay=0.1, amsgrad=True),
-    "Adam fused": lambda p: OPTIM.Adam(p, 0.1, fused=True),
-    "AdamW": lambda p: OPTIM.AdamW(p, 0.1),
-    "AdamW foreach": lambda p: OPTIM.AdamW(p, 0.1, foreach=True),
-    "NAdam": lambda p: OPTIM.NAdam(p, 0.1),
-    "RAdam": lambda p: OPTIM.RAdam(p, 0.1),
-    "Adamax": lambda p: OPTIM.Adamax(p, 0.1),
-    "Adagrad": lambda p: OPTIM.Adagrad(p, 0.1, weight_decay=0.1),
-    "Adadelta": lambda p: OPTIM.Adadelta(p, 1.0),
-    "RMSprop": lambda p: OPTIM.RMSprop(p, 0.1, momentum=0.9, centered=True),
-    "Rprop": lambda p: OPTIM.Rprop(p, 0.1),
-    "ASGD": lambda p: OPTIM.ASGD(p, 0.1),
-}
-if hasattr(OPTIM, "Adafactor"):  # torch 2.5
-    OPTIMIZERS["Adafactor"] = lambda p: OPTIM.Adafactor(p, 0.1, weight_decay=0.1)
 FAULTS = (
     "none",
     "none",
