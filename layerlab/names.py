@@ -15,6 +15,8 @@ from typing import Literal, TypeAlias
 import torch
 from torch import nn
 
+from layerlab.printable import printable
+
 Kind = Literal["parameter", "buffer"]
 Pattern: TypeAlias = "str | re.Pattern[str] | Iterable[str | re.Pattern[str]]"
 """A name, a glob, a compiled regular expression, or several of these; see `find`."""
@@ -199,7 +201,7 @@ def _text(pattern: str | re.Pattern[str]) -> str:
 
 def listing(names: Iterable[str], most: int = 4) -> str:
     """The first few names and how many more there are, for a message."""
-    every = list(names)
+    every = [printable(name) for name in names]
     rest = f" and {len(every) - most} more" if len(every) > most else ""
     return ", ".join(every[:most]) + rest
 
@@ -218,7 +220,7 @@ def _nothing_matches(model: nn.Module, everything: list[Named], pattern: str | r
     near = difflib.get_close_matches(text.lower(), candidates, n=4)
     hint = ""
     if isinstance(pattern, str) and re.search(r"[\\^$|(){}]|\.\*|\.\+", pattern):
-        hint = f'; if it is a regex, give re.compile(r"{text}")'
+        hint = f'; if it is a regex, give re.compile(r"{printable(text)}")'
     if near:
-        return f"pattern {text!r} matches nothing; near names: {', '.join(candidates[n] for n in near)}{hint}"
+        return f"pattern {text!r} matches nothing; near names: {listing(candidates[n] for n in near)}{hint}"
     return f"pattern {text!r} matches nothing; the model has: {listing(known)}{hint}"

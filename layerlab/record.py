@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any, Literal
 
+from layerlab.printable import printable
+
 Grad = Literal["none", "zero", "nonzero", "nonfinite"]
 Level = Literal["alarm", "notice"]
 
@@ -206,7 +208,7 @@ class Step(Mapping[str, TensorStep]):
             found = next((t for t in self.tensors.values() if name in t.info.names), None)
         if found is None:
             near = difflib.get_close_matches(name, self.tensors, n=3, cutoff=0.4)
-            hint = f"; near names: {', '.join(near)}" if near else ""
+            hint = f"; near names: {', '.join(map(printable, near))}" if near else ""
             raise KeyError(f"no tensor named {name!r} in step {self.index}{hint}")
         return found
 

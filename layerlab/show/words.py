@@ -5,6 +5,8 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
+from layerlab.printable import printable as printable
+
 MISSING = "–"
 """What a cell says when the question does not arise (the gradient of a buffer)."""
 _EIGHTHS = " ▏▎▍▌▋▊▉"
@@ -45,15 +47,6 @@ def span(values: Iterable[float]) -> str:
     if len(ordered) == len(everything):
         return text
     return f"{text}, nan" if text else "nan"
-
-
-def printable(text: str) -> str:
-    r"""Make what cannot be seen visible: newline becomes ``\n``, a right-to-left mark ``\u200f``.
-
-    Names come from the learner's model and may hold anything; unseen characters could reorder or break a
-    line. The rule is Python's own for ``repr``.
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def with_tied(names: Sequence[str]) -> str:

@@ -229,7 +229,7 @@ class Predict(Drawn):
             meant = [one for one in self._first_name if one == name or one.startswith(f"{name}.")]
             if not meant:
                 near = difflib.get_close_matches(name, self._first_name, n=3, cutoff=0.4)
-                hint = f"near names: {', '.join(near)}" if near else f"asked about: {listing(self.names)}"
+                hint = f"near names: {listing(near)}" if near else f"asked about: {listing(self.names)}"
                 raise ValueError(f"no tick box for {name!r}; {hint}")
             found |= {self.names.index(self._first_name[one]) for one in meant}
         return found

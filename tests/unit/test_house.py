@@ -15,6 +15,7 @@ PACKAGE = ROOT / "layerlab"
 
 # From the ground up. A room imports only from rooms on the floors below its own.
 FLOORS = [
+    {"printable"},
     {"names", "record"},
     {"bundles", "called", "compare", "keeping"},
     {"freezing", "replay", "show", "snapshot"},
@@ -104,7 +105,7 @@ def test_imports_go_down(path):
 @pytest.mark.parametrize("path", sorted((PACKAGE / "show").rglob("*.py")), ids=module_name)
 def test_show_knows_the_record_and_nothing_of_torch(path):
     found = imports(*read_imports(path))
-    assert {room(name) for name in found if name.startswith("layerlab.")} <= {"show", "record"}
+    assert {room(name) for name in found if name.startswith("layerlab.")} <= {"printable", "show", "record"}
     assert "torch" not in {name.split(".")[0] for name in found}
 
 
