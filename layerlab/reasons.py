@@ -235,7 +235,7 @@ def _larger(momentum: Tensor, weight_decay: Tensor) -> Reason:
 
 
 def _why_they_stay(optimizer: Optimizer, samples: list[Sample], nonzero: list[bool]) -> list[Reason]:
-    """Tell lr = 0, an update too small to show and an update of zero apart, by stepping without each."""
+    """Tell lr = 0, an update too small to show, one of inf or NaN and one of zero apart, by other steps."""
     if _skipped(optimizer):
         return [Reason.SKIPPED] * len(samples)
     reasons = [Reason.UNKNOWN if grad else Reason.ZERO_GRADIENT for grad in nonzero]
@@ -252,8 +252,12 @@ def _why_they_stay(optimizer: Optimizer, samples: list[Sample], nonzero: list[bo
         wide = replay.step(double=True)
         from_zero = replay.step(double=True, at_zero=True)
         for i, end, update in zip(rest, wide, from_zero, strict=True):
-            if update.any() or not torch.equal(end, widen(samples[i].of(samples[i].parameter))):
-                reasons[i] = Reason.BELOW_RESOLUTION
+            start = widen(samples[i].of(samples[i].parameter))
+            finite = start.isfinite()
+            updated = (update != 0) | (finite & (end != start))
+            if updated.any():
+                lost = not (finite & updated).any()
+                reasons[i] = Reason.NONFINITE if lost else Reason.BELOW_RESOLUTION
     return reasons
 
 

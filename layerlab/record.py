@@ -45,6 +45,8 @@ class Reason(str, Enum):
     """It stayed: the learning rate of its parameter group was 0."""
     BELOW_RESOLUTION = "below float resolution"
     """It stayed: the update was too small to change a number of its size and dtype."""
+    NONFINITE = "inf or NaN already"
+    """It stayed: its numbers were inf or NaN, and no update changes those."""
     SKIPPED = "step skipped"
     """It stayed: a gradient scaler told a fused optimizer to skip this step (inf or NaN found)."""
     UNTOUCHED = "untouched"

@@ -258,12 +258,14 @@ _WHY_STILL = {
     Reason.NO_GRADIENT: "no loss reached it: its gradient was None every time",
     Reason.ZERO_GRADIENT: "its gradient was zero every time",
     Reason.BELOW_RESOLUTION: "its updates are smaller than the spacing of numbers of its size and dtype",
+    Reason.NONFINITE: "its numbers are inf or NaN, and no update changes those",
     Reason.LR_ZERO: "its parameter group has lr = 0",
 }
 _CURE_STILL = {
     Reason.NO_GRADIENT: "{p}.requires_grad_(False)  # if it is not meant to train; else use it in the loss",
     Reason.ZERO_GRADIENT: "print({p}.grad)  # after backward(): find what multiplies it by zero",
     Reason.BELOW_RESOLUTION: "{p}.data = {p}.data.double()  # or a larger lr for its group",
+    Reason.NONFINITE: "torch.nn.init.normal_({p}, std=0.01)  # or load a checkpoint from before it diverged",
     Reason.LR_ZERO: "optimizer.param_groups[...]['lr'] = 1e-3  # if it is meant to train",
 }
 

@@ -64,6 +64,7 @@ ALPHABET: dict[Reason, Letter] = {
     Reason.BELOW_RESOLUTION: _stayed(
         Reason.BELOW_RESOLUTION, "the update was too small to change a number of its size and dtype"
     ),
+    Reason.NONFINITE: _stayed(Reason.NONFINITE, "its numbers are inf or NaN, and no update changes those"),
     Reason.SKIPPED: _stayed(Reason.SKIPPED, "a gradient scaler skipped this step (inf or NaN in a gradient)"),
     Reason.UNTOUCHED: _stayed(Reason.UNTOUCHED, "nothing wrote to this buffer"),
     Reason.UNKNOWN: Letter("?", "unknown", SKY, "the step could not be replayed, so its cause is not known"),

@@ -6,7 +6,14 @@ from layerlab.record import Reason, TensorStep
 from layerlab.show.warn import is_alarmed
 
 UNUSUAL = frozenset(
-    {Reason.MOMENTUM, Reason.WEIGHT_DECAY, Reason.OUTSIDE, Reason.BELOW_RESOLUTION, Reason.UNKNOWN}
+    {
+        Reason.MOMENTUM,
+        Reason.WEIGHT_DECAY,
+        Reason.OUTSIDE,
+        Reason.BELOW_RESOLUTION,
+        Reason.NONFINITE,
+        Reason.UNKNOWN,
+    }
 )
 """Reasons that deserve a row of their own."""
 _AGAINST = -0.5

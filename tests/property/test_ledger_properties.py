@@ -193,7 +193,11 @@ def test_the_reason_is_right_or_unknown(case):
                 assert t.reason in (Reason.NO_GRADIENT, Reason.OUTSIDE)
             elif not by_step:
                 stays = {Reason.LR_ZERO, Reason.ZERO_GRADIENT, Reason.BELOW_RESOLUTION, Reason.OUTSIDE}
-                assert t.reason in stays
+                assert t.reason in {*stays, Reason.NONFINITE}
+                if t.reason is Reason.NONFINITE:
+                    assert not p.isfinite().all()
+                if t.reason is Reason.BELOW_RESOLUTION:
+                    assert p.isfinite().any()
                 if t.reason is Reason.ZERO_GRADIENT:
                     assert not grads[name].any()
                 if t.reason is Reason.LR_ZERO:

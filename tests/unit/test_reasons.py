@@ -282,6 +282,29 @@ def test_below_resolution_is_told_from_zero():
     assert all(reason in STAYED_BECAUSE for reason in reasons)
 
 
+@pytest.mark.parametrize("kind", [OPTIM.SGD, OPTIM.AdamW])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("size", [2, 3000])
+def test_what_is_inf_or_nan_already_stays_so(kind, value, size):
+    """A run that has diverged stands still: that is no matter of resolution."""
+    weight = nn.Parameter(torch.full((2, size), value))
+    net = nn.ParameterDict({"weight": weight})
+    optimizer = kind(net.parameters(), lr=0.1)
+    with watch(net, optimizer) as ledger:
+        weight.grad = torch.ones_like(weight)
+        optimizer.step()
+        with torch.no_grad():
+            weight[1, -1] = 1.0
+        optimizer.step()
+        weight.grad = torch.ones_like(weight)
+        weight.grad[1, -1] = 1e-12 if kind is OPTIM.SGD else 1.0
+        optimizer.step()
+    assert ledger[0]["weight"].reason is Reason.NONFINITE
+    assert not ledger[0]["weight"].moved
+    assert ledger[1]["weight"].reason is Reason.GRADIENT  # one number is left that can move
+    assert ledger[2]["weight"].reason is (Reason.BELOW_RESOLUTION if kind is OPTIM.SGD else Reason.GRADIENT)
+
+
 class NoisySGD(OPTIM.SGD):
     """Langevin noise: a step that no replay can reproduce, because it draws random numbers."""
 
