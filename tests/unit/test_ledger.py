@@ -218,6 +218,28 @@ def test_grad_scaler_skips(fused):
     assert ledger[-1]["2.weight"].reason is Reason.GRADIENT
 
 
+class Wrapper(OPTIM.Optimizer):
+    """One that holds the optimizer and was not made as an Optimizer, as accelerate's."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+
+    def step(self, closure=None):
+        return self.optimizer.step(closure)
+
+
+def test_of_a_wrapper_the_optimizer_inside_is_watched():
+    net = net_with_norm()
+    optimizer = OPTIM.SGD(net.parameters(), lr=0.1)
+    wrapper = Wrapper(Wrapper(optimizer))
+    with watch(net, wrapper) as ledger:
+        net(torch.randn(6, 3)).square().mean().backward()
+        wrapper.step()
+    assert [(step.optimizer_type, step.optimizer) for step in ledger] == [("SGD", 0)]
+    assert ledger[0]["2.weight"].reason is Reason.GRADIENT
+    assert not optimizer._optimizer_step_pre_hooks
+
+
 def test_a_group_added_midway():
     net = net_with_norm()
     optimizer = OPTIM.SGD(net[0].parameters(), lr=0.1)
@@ -417,6 +439,8 @@ def test_bad_input():
         (lambda: watch(optimizer, net), TypeError, "torch.nn.Module, not SGD"),
         (lambda: watch(net, scheduler), TypeError, "StepLR; give it the scheduler's optimizer"),
         (lambda: watch(net, optimizer, optimizer), ValueError, "twice"),
+        (lambda: watch(net, optimizer, Wrapper(optimizer)), ValueError, "twice"),
+        (lambda: watch(net, Wrapper(None)), TypeError, "Wrapper has no step hooks"),
         (lambda: watch(net, optimizer, keep="some"), ValueError, "keep='some'"),
         (lambda: watch(net, optimizer, keep=[-1]), ValueError, "-1"),
         (lambda: watch(net, optimizer, keep=3), TypeError, "int"),
