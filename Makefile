@@ -17,13 +17,14 @@ BEGAN := $(shell date +%s)
 unexport PYTHONPATH PYTHONHOME VIRTUAL_ENV CONDA_PREFIX PIP_TARGET PIP_PREFIX PIP_USER
 
 .DEFAULT_GOAL := help
-.PHONY: help lab test outputs browser-tests random-tests screenshots clean moved
+.PHONY: help lab test outputs browser-tests random-tests bench screenshots clean moved
 
 help:
 	@echo "make lab       open the first lesson in JupyterLab (the first time, this sets up .venv)"
 	@echo "make test      run every check: style, types, tests, the lessons, the lessons in a browser"
 	@echo "make browser-tests TIMES=10   run the browser tests that often, and sum up"
 	@echo "make random-tests CASES=10000   run the property tests with that many random cases each"
+	@echo "make bench     measure what the ledger and the views cost, into results/benchmarks.json"
 	@echo "make outputs   run the lessons and store their outputs (LESSONS=lessons/01_….ipynb: only that one)"
 	@echo "make screenshots   make the README's pictures anew (SCENES=predict.png: only that one)"
 	@echo "make clean     remove .venv and what the checks left behind"
@@ -59,6 +60,10 @@ browser-tests: $(STAMP)
 # `make test` draws 200 cases a test, the same each time; this draws new ones, and sums up.
 random-tests: $(STAMP)
 	@LAYERLAB_CASES=$(CASES) $(PY) -m pytest -n $(WORKERS) --hypothesis-show-statistics $(RANDOM_TESTS)
+
+# On a machine with nothing else to do. BENCH="watch_growth import_time": only these.
+bench: $(STAMP)
+	@$(PY) benchmarks/run_all.py $(if $(BENCH),--only $(BENCH))
 
 screenshots: $(STAMP)
 	@$(PY) tools/screenshots.py $(SCENES)

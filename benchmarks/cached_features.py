@@ -7,11 +7,11 @@ beside the head alone on features computed once: the 20 digits of 32×32 of less
 
 from __future__ import annotations
 
-import json
 import statistics
 import time
 
 import torch
+from measuring import show
 
 from layerlab.data import Images
 from layerlab.data.digits import target
@@ -53,10 +53,12 @@ def main() -> None:
     large = Images(
         torch.randint(0, 255, (48, 3, 224, 224)).to(torch.uint8), torch.arange(48) % 2, ("a", "b"), "noise"
     )
+    found = {}
     torch.set_num_threads(1)
-    print(json.dumps({"digits, one thread": compare(digits, 20, 9)}))
+    found["digits, one thread"] = compare(digits, 20, 9)
     torch.set_num_threads(2)
-    print(json.dumps({"224 pixels, two threads": compare(large, 16, 5)}))
+    found["224 pixels, two threads"] = compare(large, 16, 5)
+    show(found)
 
 
 if __name__ == "__main__":
