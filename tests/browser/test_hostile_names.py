@@ -10,7 +10,7 @@ import layerlab as ll
 
 name = "<img src=x onerror=alert(1)>"
 torch.manual_seed(0)
-net = nn.ModuleDict({name: nn.Linear(2, 2), "line\\nbreak\\u202e": nn.Linear(2, 2), "x" * 500: nn.Linear(2, 2)})
+net = nn.ModuleDict({one: nn.Linear(2, 2) for one in (name, "line\\nbreak\\u202e", "x" * 500)})
 optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
 
 
@@ -56,7 +56,9 @@ def test_a_name_is_text(lesson, kind):
     cell = lesson.page.locator(".jp-CodeCell").nth(1 + list(SHOWN).index(kind))
     cell.scroll_into_view_if_needed()
     output = cell.locator(".jp-Cell-outputArea")
-    output.get_by_text(NAME).or_(output.locator(f'option:has-text("{NAME}")')).first.wait_for(state="attached")
+    output.get_by_text(NAME).or_(output.locator(f'option:has-text("{NAME}")')).first.wait_for(
+        state="attached"
+    )
     assert output.locator("img, script").count() == 0
     assert "\u202e" not in output.inner_text()
 

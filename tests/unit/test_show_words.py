@@ -134,7 +134,8 @@ def test_this_room_imports_the_record_only():
         assert not {n for n in anywhere if n.split(".")[0] in {"torch", "ipywidgets", "IPython"}}, path.name
         assert not {n for n in on_import if n.startswith("matplotlib")}, path.name
         own = {n for n in anywhere if n.startswith("layerlab")}
-        assert {n for n in own if not n.startswith("layerlab.show.")} <= {"layerlab.printable", "layerlab.record"}, path.name
+        below = {n for n in own if not n.startswith("layerlab.show.")}
+        assert below <= {"layerlab.printable", "layerlab.record"}, path.name
 
 
 def imported(node):
