@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.optim import Optimizer
 
 from layerlab.names import bare
+from layerlab.wrappers import inside
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,22 @@ def by_the_user(model: nn.Module, optimizers: Sequence[Optimizer]) -> Called:
         own = wrapped
         while isinstance(model, (DistributedDataParallel, DataParallel)):
             model, own = model.module, f"{own}.module"
-    return Called(own or "model", [_name(o, variables) or "optimizer" for o in optimizers] or ["optimizer"])
+    found = [_optimizer_name(optimizer, variables) or "optimizer" for optimizer in optimizers]
+    return Called(own or "model", found or ["optimizer"])
+
+
+def _optimizer_name(optimizer: Optimizer, variables: Mapping[str, object]) -> str | None:
+    """The variable of the optimizer, or of a wrapper around it."""
+    held = [thing for thing in list(variables.values()) if isinstance(thing, Optimizer)]
+    around = [wrapper for wrapper in held if _holds(wrapper, optimizer)]
+    return next(filter(None, (_name(one, variables) for one in (optimizer, *around))), None)
+
+
+def _holds(wrapper: Optimizer, optimizer: Optimizer) -> bool:
+    try:
+        return inside(wrapper) is optimizer
+    except TypeError:
+        return False
 
 
 def _name(thing: object, variables: Mapping[str, object]) -> str | None:

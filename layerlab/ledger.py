@@ -21,6 +21,7 @@ from layerlab.reasons import SAMPLE
 from layerlab.record import Alarm, Step
 from layerlab.show import Shown, describe_steps
 from layerlab.wiring import wiring_alarms
+from layerlab.wrappers import inside
 
 
 def watch(
@@ -75,7 +76,7 @@ def watch(
             if isinstance(optimizer, (list, tuple)):
                 hint = "; give them one by one: watch(model, *optimizers)"
             raise TypeError(f"watch takes optimizers after the model, not {type(optimizer).__name__}{hint}")
-    if len({id(_inside(o)) for o in optimizers}) < len(optimizers):
+    if len({id(inside(o)) for o in optimizers}) < len(optimizers):
         raise ValueError("the same optimizer was given twice")
     if explain != "all" and (not isinstance(explain, int) or explain < 1):
         raise ValueError(f"explain={explain!r}: give a number of elements from 1 up, or 'all'")
@@ -91,7 +92,7 @@ class Ledger(Sequence[Step]):
     def __init__(
         self, model: nn.Module, optimizers: Sequence[Optimizer], keeper: Keeper, elements: int | None
     ) -> None:
-        self._observer: Observer | None = Observer(model, [_inside(o) for o in optimizers], elements)
+        self._observer: Observer | None = Observer(model, [inside(o) for o in optimizers], elements)
         self._keeper = keeper
         self._steps: list[Step] = []
         self._book = AlarmBook(by_the_user(model, optimizers))
@@ -282,20 +283,6 @@ class Ledger(Sequence[Step]):
         parameters = [w.named for w in observer.snapshot if w.is_parameter]
         found = wiring_alarms(observer.model, parameters, observer.optimizers, step, observer.gone)
         return self._book.add(found, in_a_step=in_a_step)
-
-
-def _inside(optimizer: Optimizer) -> Optimizer:
-    """The optimizer whose ``step()`` runs, inside all wrappers.
-
-    A wrapper passes for an Optimizer, without having been made as one: it has no hooks of its own.
-    """
-    while "_optimizer_step_pre_hooks" not in vars(optimizer):
-        inside = getattr(optimizer, "optimizer", None)
-        if not isinstance(inside, Optimizer):
-            kind = type(optimizer).__name__
-            raise TypeError(f"{kind} has no step hooks: its __init__ does not call Optimizer.__init__")
-        optimizer = inside
-    return optimizer
 
 
 def _is_inner_call(optimizer: Optimizer) -> bool:

@@ -23,6 +23,7 @@ from layerlab.auditing.scene import Scene
 from layerlab.auditing.trial import findings_on
 from layerlab.show import Shown, table
 from layerlab.show.words import plural
+from layerlab.wrappers import inside
 
 __all__ = ["CODES", "Audit", "Finding", "Level", "audit", "codes"]
 
@@ -83,7 +84,7 @@ def audit(
     optimizers = tuple(one for one in optimizers if one is not None)  # as in audit(*make())
     several = list(scheduler) if isinstance(scheduler, (list, tuple)) else [scheduler]
     given = [*optimizers, *(one for one in several if one is not None)]
-    stepping = _each_once([one for one in optimizers if isinstance(one, Optimizer)])
+    stepping = _each_once([inside(one) for one in optimizers if isinstance(one, Optimizer)])
     scheduling = _each_once([one for one in given if not isinstance(one, Optimizer)])
     for one in several:
         if isinstance(one, Optimizer):

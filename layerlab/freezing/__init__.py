@@ -18,6 +18,7 @@ from layerlab import names
 from layerlab.freezing import gradients, learning_rates, norm_eval, plain_code
 from layerlab.freezing.gradients import How, how_frozen
 from layerlab.freezing.norm_eval import BatchNorm, batchnorm_choice
+from layerlab.wrappers import inside
 
 __all__ = ["WAYS", "BatchNorm", "Freeze", "How", "batchnorm_choice", "freeze", "how_frozen", "ways_held"]
 
@@ -195,6 +196,7 @@ def freeze(
         raise ValueError(f"batchnorm={batchnorm!r} is neither 'eval' nor 'train'")
     if optimizer is not None and not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
+    optimizer = None if optimizer is None else inside(optimizer)
     if how == "lr_zero" and optimizer is None:
         raise ValueError("how='lr_zero' works on parameter groups: pass optimizer=...")
 

@@ -74,7 +74,7 @@ class Unfreeze:
     def __init__(
         self, model: nn.Module, optimizer: Optimizer, plan: Plan, scheduler: Scheduler | None = None
     ) -> None:
-        checks.check_optimizer(model, optimizer)
+        optimizer = checks.check_optimizer(model, optimizer)
         self.entries = tuple(entries.read(model, optimizer, plan))
         checks.check_first_epoch(model, optimizer, self.entries, scheduler)
         rates.check(optimizer, scheduler, _newcomers(optimizer, self.entries))

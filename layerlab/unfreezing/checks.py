@@ -10,10 +10,11 @@ from torch.optim import LBFGS, Optimizer
 from layerlab.names import find, listing
 from layerlab.unfreezing.entries import Entry
 from layerlab.unfreezing.rates import Scheduler
+from layerlab.wrappers import inside
 
 
-def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
-    """Refuse what is no optimizer, or none of this model.
+def check_optimizer(model: nn.Module, optimizer: Optimizer) -> Optimizer:
+    """Refuse what is no optimizer, or none of this model; returns the one inside all wrappers.
 
     Raises
     ------
@@ -22,11 +23,13 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> None:
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
+    optimizer = inside(optimizer)
     if isinstance(optimizer, LBFGS):
         raise ValueError("LBFGS has a single group and moves all of it along one direction: take another")
     held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
     if not any(id(named.tensor) in held for named in find(model, "*", buffers=False)):
         raise ValueError("the optimizer holds no parameter of this model: build it on this one")
+    return optimizer
 
 
 def check_first_epoch(

@@ -20,6 +20,7 @@ from layerlab.widgets import freeze_state as state
 from layerlab.widgets import freeze_warnings as warnings
 from layerlab.widgets.freeze_grip import Grip
 from layerlab.widgets.freeze_history import History, Key
+from layerlab.wrappers import inside
 
 _boards: Any = WeakIdKeyDictionary()  # bare model -> Switchboard
 
@@ -288,6 +289,7 @@ def switchboard(model: nn.Module, optimizer: Optimizer | None = None, how: str |
     """
     found: Switchboard | None = _boards.get(bare(model))
     board = found or Switchboard(model)
+    optimizer = None if optimizer is None else inside(optimizer)
     known = ways(optimizer or board.grip.optimizer)
     if how is not None and how not in known:
         hint = "; lr_zero needs the optimizer: FreezePanel(model, optimizer)" if how in WAYS else ""
