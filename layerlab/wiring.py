@@ -113,6 +113,7 @@ def _layer_replaced(
     names = [gone[id(p)][1] for p in foreign if id(p) in gone]
     told = {id(p): n for g in optimizer.param_groups for p, n in zip(g["params"], g.get("param_names", ()))}  # noqa: B905
     names = names or [told[id(p)] for p in foreign if id(p) in told]
+    kind = type(optimizer).__name__
     what = ", ".join(names) if names else f"{len(foreign)} tensor{'s' * (len(foreign) != 1)}"
     where = names[0].rpartition(".")[0] if names else ""
     new = listing(n.name for n in unheld) if unheld else "none"
@@ -122,8 +123,8 @@ def _layer_replaced(
         why = "it was built with the parameters of another one: of the model before it was made anew, perhaps"
     return Alarm(
         "layer-replaced", "alarm", where or f"optimizer {index}", step,
-        f"optimizer {index} ({type(optimizer).__name__}) holds {what}",
+        f"{f'optimizer {index} ({kind})' if where else f'this {kind}'} holds {what}",
         f"{why}; trainable and in no optimizer: {new}",
-        f"optimizer = torch.optim.{type(optimizer).__name__}(model.parameters(), ...)"
+        f"optimizer = torch.optim.{kind}(model.parameters(), ...)"
         "  # build it after the last change to the model",
     )  # fmt: skip

@@ -48,7 +48,8 @@ def misspelt_on_parameters(scene: Scene) -> Iterator[Finding]:
         if len(names) > 1:
             cure = (
                 f"for p in {scene.path()}.parameters():\n"
-                f"    if {attribute!r} in vars(p): p.{FLAG} = bool(vars(p)[{attribute!r}])"
+                f"    if hasattr(p, {attribute!r}): p.{FLAG} = bool(p.{attribute})"
+                f"  # or spell it so where it is set"
             )
         yield scene.finding(
             "misspelt-flag", names,

@@ -34,10 +34,10 @@ def foreign_tensors(scene: Scene) -> Iterator[Finding]:
         else:
             yield scene.finding(
                 "layer-replaced", [n.name for n in scene.unheld],
-                "what backward() puts into its gradient no step() applies, so it never trains: no given "
-                f"optimizer holds it. {variable} ({kind}) holds {plural(len(foreign), 'tensor')} that the "
+                "backward() gives it a gradient, but no given optimizer holds it, so it never trains. "
+                f"{variable} ({kind}) holds {plural(len(foreign), 'tensor')} that the "
                 f"model does not have ({some(names)}): a layer was replaced after the optimizer was built, "
-                "or they belong to a loss",
+                "or they are the weights of a loss",
                 scene.rebuilt(i),
             )  # fmt: skip
 
@@ -55,8 +55,8 @@ def in_no_optimizer(scene: Scene) -> Iterator[Finding]:
     last = len(scene.optimizers) - 1
     variable = scene.optimizer(last)
     effect = (
-        "what backward() puts into its gradient no step() applies, so it never trains: none of the given "
-        "optimizers holds it. (If another optimizer does, give the audit that one too.)"
+        "backward() gives it a gradient, but none of the given optimizers holds it, so it never trains. (If "
+        "another optimizer does, give the audit that one too. If it is meant to rest, freeze it by its flag.)"
     )
     named = "param_names" in scene.optimizers[last].param_groups[0]
     if scene.schedulers_of(last) or named:  # one added now would come after the scheduler, or lack its name

@@ -129,7 +129,7 @@ class ParamGroups(list[Group]):
             columns=tuple(columns),
             rows=tuple(rows),
             folds=tuple(Fold(_summary(why, names), names) for why, names in self._left_out if names),
-            notes=tuple(self._notes(common)),
+            notes=tuple(self._notes(varying, common)),
         )
         return Description(tables=(page,))
 
@@ -138,11 +138,11 @@ class ParamGroups(list[Group]):
         elements = sum(map(_elements, self))
         return f"{plural(len(self), 'parameter group')}: {plural(count, 'tensor')}, {elements:,} elements"
 
-    def _notes(self, common: Mapping[str, str]) -> Iterator[str]:
+    def _notes(self, varying: Sequence[str], common: Mapping[str, str]) -> Iterator[str]:
         frozen = sum(_is_frozen(p) for group in self for p in group["params"])
         if frozen:
             yield f"{FROZEN} frozen: {plural(frozen, 'tensor')} with requires_grad False"
-        if any("lr" not in group for group in self):
+        if any(name not in group for group in self for name in varying):
             yield f"{MISSING} the optimizer's own"
         if common:
             yield "in every group: " + ", ".join(f"{printable(name)} {said}" for name, said in common.items())

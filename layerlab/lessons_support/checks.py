@@ -130,7 +130,7 @@ class Check:
                 )
         return self
 
-    def that(self, ok: bool | Callable[[], bool], good: str, bad: str) -> Check:
+    def that(self, ok: bool | Callable[[], bool], good: str, bad: str, cure: str = "") -> Check:
         """Require any other fact, with the line to say when it holds and the line to say when it does not.
 
         Parameters
@@ -141,6 +141,8 @@ class Check:
         good, bad
             For instance ``"the head's learning rate is 0.01"`` and ``"… must be 0.01, but is 0.1"``. Write
             numbers with `layerlab.show.short`, so that they look the same on every machine.
+        cure
+            A line of PyTorch that helps when the fact does not hold; a notebook folds it.
         """
         if self._is_skipped():
             return self
@@ -148,7 +150,7 @@ class Check:
             met = bool(ok() if callable(ok) else ok)
         except Exception as error:
             met, bad = False, f"{bad} ({said(error)})"
-        self._lines.append(Line(met, printable(good if met else bad)))
+        self._lines.append(Line(met, printable(good if met else bad), "" if met else cure))
         return self
 
     def no_alarms(self, steps: Step | Ledger) -> Check:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -27,7 +28,13 @@ from layerlab.show.words import MISSING, printable
 Rates = Mapping[str, "float | None"]
 """The lr of each part in one epoch; None while it has none: in no group of the optimizer, or frozen."""
 
-_STYLES = ((BLUE, "-", "o"), (VERMILLION, "--", "s"), (GREEN, "-.", "^"), (PURPLE, ":", "D"))
+_STYLES = {
+    "fc": (VERMILLION, "--", "s"),
+    "backbone": (BLUE, "-", "o"),
+    "layer3": (PURPLE, ":", "D"),
+    "layer4": (GREEN, "-.", "^"),
+}
+"""A part of the lesson's networks looks the same in every picture."""
 
 
 def rates_chart(runs: Mapping[str, Sequence[Rates]], columns: int = 3) -> Chart:
@@ -40,13 +47,14 @@ def rates_chart(runs: Mapping[str, Sequence[Rates]], columns: int = 3) -> Chart:
         for axes in panels[len(runs) :]:
             axes.set_axis_off()
         for axes, (name, run) in zip(panels, runs.items(), strict=False):
-            for part, (colour, dash, mark) in zip(parts, _STYLES, strict=False):
+            for part, other in zip(parts, cycle(_STYLES.values())):
+                colour, dash, mark = _STYLES.get(part, other)
                 values = [lr if (lr := epoch.get(part)) else math.nan for epoch in run]
                 marked = mark if len(run) < 20 else None  # too close together otherwise
                 axes.plot(
                     values,
                     dash,
-                    drawstyle="steps-mid",
+                    drawstyle="steps-post",
                     color=colour,
                     marker=marked,
                     markersize=4,
@@ -79,7 +87,9 @@ def _span(part: str, run: Sequence[Rates]) -> str:
     return f"{part} {' → '.join(dict.fromkeys(ends))}{more}"
 
 
-def epochs_table(rates: Sequence[Rates], ledger: Ledger, title: str) -> Shown:
+def epochs_table(
+    rates: Sequence[Rates], ledger: Ledger, title: str, bars: tuple[float, float] | None = None
+) -> Shown:
     """Show the lr of each part in each epoch, as a bar and a number, and what the epoch's step did to it.
 
     Parameters
@@ -88,10 +98,13 @@ def epochs_table(rates: Sequence[Rates], ledger: Ledger, title: str) -> Shown:
         For each epoch.
     ledger
         With one step for each epoch; the first parameter of a part speaks for it.
+    bars
+        The lr at which a bar is empty, and that at which it is full, for tables to be compared; else they
+        are taken from these rates.
     """
     parts = list(rates[0])
     known = [lr for epoch in rates for lr in epoch.values() if lr]
-    lowest, highest = math.log(min(known) / 2), math.log(max(known))
+    lowest, highest = map(math.log, bars or (min(known) / 2, max(known)))
     columns = [Column("epoch", align="right", code=True)]
     for part in parts:
         columns += [Column(printable(part)), Column("lr", code=True)]
@@ -103,7 +116,8 @@ def epochs_table(rates: Sequence[Rates], ledger: Ledger, title: str) -> Shown:
             lr, symbol = epoch[part], ALPHABET[t.reason].symbol
             if t.requires_grad and lr:
                 fill = (math.log(lr) - lowest) / (highest - lowest)
-                cells += [Cell("", bar=fill, reason=t.reason), Cell(f"{short(lr)} {symbol}", reason=t.reason)]
+                fill = min(max(fill, 0.0), 1.0)
+                cells += [Cell("", bar=fill, reason=t.reason), Cell(f"{symbol} {short(lr)}", reason=t.reason)]
                 continue
             why = f"{FROZEN} frozen" if not t.requires_grad else "in no group" if lr is None else "lr 0"
             cells += [Cell(f"{symbol} {why}", ALPHABET[t.reason].sentence, reason=t.reason), Cell(MISSING)]
@@ -127,17 +141,22 @@ def matrix_of(ledger: Ledger) -> Shown:
     return Shown(replace(whole, tables=whole.tables[:1]))
 
 
+def _loudness(run: LateGroup) -> tuple[bool, int, bool]:
+    """What goes on first, then what raises the lr in silence, then errors, the late ones last."""
+    return run.error != "", run.failed_in or 0, run.raised_to is not None
+
+
 def late_table(runs: Mapping[str, LateGroup]) -> Shown:
     """Show what each scheduler does with a group that is added later."""
     rows = []
-    for name, run in runs.items():
+    for name, run in sorted(runs.items(), key=lambda item: _loudness(item[1])):
         fate = "goes on with it"
         if run.raised_to is not None:
             fate = f"raises its lr from {short(run.new[0])} to {short(run.raised_to)}"
         if run.error:
             fate = run.error
         when = None if run.failed_in is None else f"after epoch {run.failed_in}"
-        rows.append({"scheduler": name, "what happens": fate, "error": when})
+        rows.append({"scheduler": name, "what happens": fate, "when": when})
     return table(rows, title=f"a group is added in epoch {ADDED_IN}, after the scheduler was built")
 
 

@@ -152,7 +152,8 @@ def _examine(check: Check, aim: Aim, model: Any, optimizer: Optimizer, *rest: An
     found = audit(model, optimizer, scheduler=scheduler, loss=cross_entropy)
     grave = [finding for finding in found if finding.level != "note"]
     for finding in grave:
-        check.that(False, "", f"the audit finds {finding.code} ({finding.place}): {finding.effect}")
+        said = f"the audit finds {finding.code} ({finding.place}): {finding.effect}"
+        check.that(False, "", said, finding.cure)
     if not grave:
         check.that(True, "the audit is silent", "")
     with watch(model, optimizer) as ledger:

@@ -29,10 +29,15 @@ class Scorecard:
 
     def __init__(self) -> None:
         self._entries: dict[tuple[str, tuple[str, ...]], Entry] = {}
+        self._not_locked: set[tuple[str, tuple[str, ...]]] = set()
 
     def note(self, question: str, names: Iterable[str], score: Score) -> None:
-        """Enter the score of a prediction, unless it has one already."""
-        self._entries.setdefault((question, tuple(names)), Entry(question, score.right, score.total))
+        """Enter the score of a prediction, unless it has one; what was not locked in is only counted."""
+        key = (question, tuple(names))
+        if score.locked:
+            self._entries.setdefault(key, Entry(question, score.right, score.total))
+        else:
+            self._not_locked.add(key)
 
     def first(self, question: str, names: Iterable[str]) -> Entry | None:
         """How the first answer to this prediction fared; None before it was scored."""
@@ -41,6 +46,7 @@ class Scorecard:
     def reset(self) -> None:
         """Start anew: forget every score."""
         self._entries.clear()
+        self._not_locked.clear()
 
     @property
     def entries(self) -> tuple[Entry, ...]:
@@ -63,7 +69,9 @@ class Scorecard:
         if not self._entries:
             return "this lesson so far: no prediction locked in and scored yet"
         counted = plural(len(self._entries), "prediction")
-        return f"this lesson so far: {self.right} of {self.total} right in {counted}"
+        left_out = len(self._not_locked - self._entries.keys())
+        rest = f"; {left_out} more not locked in" if left_out else ""
+        return f"this lesson so far: {self.right} of {self.total} right in {counted}{rest}"
 
     def __repr__(self) -> str:
         return repr(self._shown())

@@ -40,9 +40,10 @@ class Score(Shown):
     Made by `score`.
     """
 
-    def __init__(self, answers: Sequence[Answer], step: Step) -> None:
+    def __init__(self, answers: Sequence[Answer], step: Step, *, locked: bool = True) -> None:
         self.answers = tuple(answers)
         self.step = step.index
+        self.locked = locked
         super().__init__(_describe(self, step))
 
     @property
@@ -66,7 +67,11 @@ class Score(Shown):
 
 
 def score(
-    ticked: Collection[str], step: Step | Sequence[Step], *, names: Iterable[str] | None = None
+    ticked: Collection[str],
+    step: Step | Sequence[Step],
+    *,
+    names: Iterable[str] | None = None,
+    locked: bool = True,
 ) -> Score:
     """Compare the tensors that a learner expects to move with those that moved, bit for bit.
 
@@ -79,6 +84,8 @@ def score(
     names
         Which tensors were asked about. When None: every parameter and every buffer of running statistics
         (not ``num_batches_tracked``), and whatever else was ticked.
+    locked
+        Whether the answer was given before it could be known: what was not says so, and does not count.
 
     Returns
     -------
@@ -106,7 +113,7 @@ def score(
         raise ValueError(f"{stray[0]!r} was ticked but not asked about; asked: {', '.join(sorted(asked))}")
     if not asked:
         raise ValueError("there is no tensor to ask about: the list of names is empty")
-    return Score([Answer(name in said, step[name]) for name in step if name in asked], step)
+    return Score([Answer(name in said, step[name]) for name in step if name in asked], step, locked=locked)
 
 
 class _HasName(Protocol):
@@ -165,7 +172,8 @@ def _describe(result: Score, step: Step) -> Description:
     items = [Item(a.fact.name, (a.right, a.said, what_happened(a.fact)), False) for a in answers]
     rows = [_row(group.label, [answers[i] for i in group.positions]) for group in fold(items)]
     page = Table(
-        title=f"{result.right} of {result.total} right: what moved in step {step.index} "
+        title=f"{result.right} of {result.total} right{'' if result.locked else ' (not locked in)'}: "
+        f"what moved in step {step.index} "
         f"({printable(step.optimizer_type)})",
         columns=(Column("tensor", code=True, names=True), Column("you said"), Column("what happened")),
         rows=tuple(rows),

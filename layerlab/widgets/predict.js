@@ -1,6 +1,6 @@
 // Tick boxes by module, an answer that is locked in, and what became of it beside each box.
 
-const LOCK = { locked: "locked in", running: "running …", scored: "scored" };
+const LOCK = { locked: "locked in", running: "running …", scored: "checked" };
 const HINTS = {
   locked: "Your answer stands. Now run the cells that follow.",
   running: "Your answer stands. The step runs …",

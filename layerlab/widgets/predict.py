@@ -191,14 +191,13 @@ class Predict(Drawn):
         """
         with shown_errors(self):
             ticked = self.ticked
-            result = score(ticked, step, names=self.names)
+            counts = self._counts if self.stage == SCORED else self.stage in (LOCKED, RUNNING)
+            result = score(ticked, step, names=self.names, locked=counts)
             answers = {answer.fact.name: answer for answer in result.answers}
             facts = one_step(step)
             self._marks = [_mark(answers[facts[name].name]) for name in self.names]
-            if self.stage != SCORED:
-                self._counts = self.stage in (LOCKED, RUNNING)
-            if self._counts:
-                scorecard().note(self.question, self.names, result)
+            self._counts = counts
+            scorecard().note(self.question, self.names, result)
             self.score, self._checked = result, ticked
             self.stage = SCORED
             self._show_verdict()

@@ -56,7 +56,7 @@ def test_the_text_is_the_same_every_time_and_holds_no_address():
     assert "0x" not in text
     assert all(len(line) <= 100 or "cure: " in line for line in text.splitlines())
     assert text.startswith(
-        "⚠ 3.weight, 3.bias: layer-replaced (error)\n    why:  what backward() puts into its gradient"
+        "⚠ 3.weight, 3.bias: layer-replaced (error)\n    why:  backward() gives it a gradient"
     )
     assert "! 1, 2: late-freeze (note)\n    why:  0.weight trains" in text
     assert text.splitlines()[-1].startswith(

@@ -166,9 +166,9 @@ def test_the_table_of_epochs_says_why_a_part_stays():
     assert cells[2][:5] == ["0", "○ ❄ frozen", "–", "○ in no group", "–"]
     assert cells[3][0] == "1"
     assert set(cells[3][1]) <= set("█▏▎▍▌▋▊▉")
-    assert cells[3][2] == "0.05 ●"
+    assert cells[3][2] == "● 0.05"
     assert cells[4][:3] == ["2", "○ lr 0", "–"]
-    assert cells[4][-2:] == ["████████████", "0.1 ●"]
+    assert cells[4][-2:] == ["████████████", "● 0.1"]
 
 
 def test_the_matrix_is_the_upper_half_of_the_ledger():

@@ -112,7 +112,7 @@ def test_an_optimizer_of_another_model():
     with watch(net, optimizer) as ledger:
         pass
     (alarm,) = [a for a in ledger.alarms if a.code == "layer-replaced"]
-    assert alarm.what == "optimizer 0 (SGD) holds no tensor of this model"
+    assert alarm.what == "this SGD holds no tensor of this model"
     assert "built with the parameters of another one" in alarm.cause
 
 
