@@ -42,9 +42,9 @@ def _alarm(warn: Warn) -> Iterator[str]:
     mark = _marks(ALARM if warn.level == "alarm" else NOTICE)
     names = f"<code>{escape(some(warn.names))}</code>"
     lines = [f"{mark} {names}: {escape(warn.what)} ({escape(warn.when)})"]
-    if warn.cause:
+    if warn.cause.strip():
         lines.append(f"why: {escape(warn.cause)}")
-    if warn.cure:
+    if warn.cure.strip():
         lines.append(f"cure: <code>{'<br>'.join(map(escape, warn.cure.splitlines()))}</code>")
     yield f"<p>{'<br>'.join(lines)}</p>"
     if len(warn.names) > 3:

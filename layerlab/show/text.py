@@ -40,9 +40,9 @@ def _wrap(words: str, first: str = "", rest: str = "") -> list[str]:
 def _alarm(warn: Warn) -> Iterator[str]:
     mark = ALARM if warn.level == "alarm" else NOTICE
     yield from _wrap(f"{some(warn.names)}: {warn.what} ({warn.when})", f"{mark} ", "  ")
-    if warn.cause:
+    if warn.cause.strip():
         yield from _wrap(warn.cause, "    why:  ", "          ")
-    for i, line in enumerate(warn.cure.splitlines()):
+    for i, line in enumerate(warn.cure.splitlines() if warn.cure.strip() else ()):
         yield ("          " if i else "    cure: ") + line
 
 
