@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 MINIMUM = {
-    "torch": "2.4",
-    "torchvision": "0.19",
+    "torch": "2.6",
+    "torchvision": "0.21",
     "ipywidgets": "8.1",
     "anywidget": "0.9.14",
     "matplotlib": "3.8",

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections import Counter, defaultdict
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ def no_loop_runs():
     asyncio._set_running_loop(None)
     yield
     asyncio._set_running_loop(left)
+
+
+def pytest_configure(config):
+    """Older versions of torch warn about their own schedulers (SequentialLR, ReduceLROnPlateau)."""
+    if metadata.version("torch").startswith("2.6."):
+        for message in ("The epoch parameter in `scheduler.step", "The verbose parameter is deprecated"):
+            config.addinivalue_line("filterwarnings", f"ignore:{message}:UserWarning")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -7,7 +7,7 @@ import re
 import socket
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
@@ -87,8 +87,9 @@ def through_torchvision(weights: Any, progress: bool | None) -> dict[str, Tensor
     if progress is None:
         progress = sys.stderr is not None and sys.stderr.isatty()
     try:
-        # torch.hub prints the path of its cache, which differs from machine to machine.
-        with _patience(), redirect_stdout(io.StringIO()):
+        # torch.hub prints the path of its cache, which differs from machine to machine; it used stderr once.
+        silence = nullcontext() if progress else redirect_stderr(io.StringIO())
+        with _patience(), redirect_stdout(io.StringIO()), silence:
             found = weights.get_state_dict(
                 check_hash=True, progress=progress, map_location="cpu", weights_only=True
             )

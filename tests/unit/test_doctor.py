@@ -109,7 +109,7 @@ def test_missing_torch_and_the_rest_still_looked_at(fake, tmp_path):
     [
         ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "ended with status -11"),
         ("raise ImportError('libcudart.so: no such file')", "ImportError: libcudart.so: no such file"),
-        (TORCH.format(version="1.13.1"), "1.13.1 is older than 2.4"),
+        (TORCH.format(version="1.13.1"), "1.13.1 is older than 2.6"),
         ("", "hides the real package"),
     ],
     ids=["crashing", "raising", "old", "hidden"],

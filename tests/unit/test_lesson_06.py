@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
+from torch_versions import SCHEDULERS_COUNT_GROUPS
 
 import layerlab as ll
 from layerlab.experiments.late_group import late_group
@@ -186,6 +187,7 @@ def test_alarms_alone():
     assert "three" not in repr(alarms_of(ledger))
 
 
+@pytest.mark.skipif(not SCHEDULERS_COUNT_GROUPS, reason="LambdaLR passes over the group before torch 2.10")
 def test_the_fates_of_late_groups_are_told_apart():
     names = ["StepLR", "ConstantLR", "LambdaLR"]
     lines = repr(late_table({name: late_group(SCHEDULERS[name], lr=0.01) for name in names})).splitlines()
