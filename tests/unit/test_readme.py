@@ -27,3 +27,15 @@ def test_every_lesson_is_listed_and_every_link_leads_somewhere():
 @pytest.mark.parametrize("name", sorted(set(re.findall(r"`ll\.(\w+)\(", README))))
 def test_every_function_that_the_readme_names_is_there(name):
     assert name in ll.__all__
+
+
+def test_every_public_name_is_in_the_readme():
+    assert [name for name in ll.__all__ if f"`ll.{name}" not in README] == []
+
+
+def test_what_the_page_for_contributors_names_is_there():
+    root = Path(__file__).resolve().parents[2]
+    page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:layerlab|lessons|tests|results|benchmarks)/[\w./]*)`", page)
+    assert len(named) > 8
+    assert [path for path in named if "NN" not in path and not (root / path).exists()] == []
