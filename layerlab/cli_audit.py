@@ -116,8 +116,8 @@ def _audited(made: Any) -> Audit:
     else:
         model, *rest = made if isinstance(made, (tuple, list)) and made else [made]
         parts = [part for one in rest for part in _several(one)]
-        losses = [part for part in parts if isinstance(part, nn.Module)]
-        parts = [part for part in parts if not isinstance(part, nn.Module)]
+        losses = [part for part in parts if isinstance(part, nn.Module) or _is_function(part)]
+        parts = [part for part in parts if not any(part is loss for loss in losses)]
         if len(losses) > 1:
             raise CannotRun("the function's tuple holds more than a model and a loss: return a dict")
         options = {"loss": losses[0]} if losses else {}
@@ -125,6 +125,10 @@ def _audited(made: Any) -> Audit:
         return audit(model, *parts, **options)
     except (TypeError, ValueError) as error:
         raise CannotRun(f"what the function returned cannot be audited: {error}") from error
+
+
+def _is_function(part: Any) -> bool:
+    return callable(part) and not hasattr(part, "step")
 
 
 def _several(part: Any) -> list[Any]:

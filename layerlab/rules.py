@@ -6,6 +6,7 @@ model and optimizers are in `layerlab.wiring`.
 
 from __future__ import annotations
 
+import keyword
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -35,7 +36,7 @@ def path(name: str) -> str:
     for part in name.split("."):
         if part.isdigit():
             expression += f"[{part}]"
-        elif part.isidentifier():
+        elif part.isidentifier() and not keyword.iskeyword(part):
             expression += f".{part}"
         else:
             owner, _, last = name.rpartition(".")
@@ -236,6 +237,7 @@ def never_moved(name: str, past: Past) -> Alarm | None:
         return None
     if last.frozen is not None or not last.requires_grad:
         return None
+    cure = _CURE_STILL.get(last.reason)
     return Alarm(
         "never-moved",
         "alarm" if last.grad == "nonzero" else "notice",
@@ -243,7 +245,7 @@ def never_moved(name: str, past: Past) -> Alarm | None:
         0,
         f"trainable, and still after {past.still_steps} steps ({last.reason})",
         _WHY_STILL.get(last.reason, "see its reason"),
-        _CURE_STILL.get(last.reason, f"ledger[-1][{name!r}]  # read its facts").format(p=path(name)),
+        cure.format(p=path(name), group=last.group) if cure else f"ledger[-1][{name!r}]  # read its facts",
         past.still_steps,
     )
 
@@ -266,7 +268,7 @@ _CURE_STILL = {
     Reason.ZERO_GRADIENT: "print({p}.grad)  # after backward(): find what multiplies it by zero",
     Reason.BELOW_RESOLUTION: "{p}.data = {p}.data.double()  # or a larger lr for its group",
     Reason.NONFINITE: "torch.nn.init.normal_({p}, std=0.01)  # or load a checkpoint from before it diverged",
-    Reason.LR_ZERO: "optimizer.param_groups[...]['lr'] = 1e-3  # if it is meant to train",
+    Reason.LR_ZERO: "optimizer.param_groups[{group}]['lr'] = 1e-3  # if it is meant to train",
 }
 
 RULES: tuple[Callable[[Step, TensorStep, Past], Alarm | None], ...] = (

@@ -46,7 +46,7 @@ def audit(
     """Look for what is wrong with a model, its optimizers and schedulers, before (or between) training.
 
     Nothing is changed: no value, flag, gradient, state, mode, hook or random state. Without a `batch`
-    nothing is run either.
+    the model is not run; where a frozen parameter has a gradient, the optimizer's step is replayed on clones.
 
     Parameters
     ----------

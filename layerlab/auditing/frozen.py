@@ -93,7 +93,8 @@ def stale_state(scene: Scene) -> Iterator[Finding]:
             if keys:
                 found[i, ", ".join(keys)].append(named)
     for (i, kept), parameters in found.items():
-        variable, several = scene.optimizer(i), len(parameters) > 3
+        variable = scene.optimizer(i)
+        several = len(parameters) > 3 and not any(named.tensor.requires_grad for named in parameters)
         paths = ", ".join(scene.path(named.name) for named in parameters)
         cure = f"for p in [{paths}]: {variable}.state.pop(p, None)"
         if several:
@@ -156,7 +157,7 @@ def tied_weights(scene: Scene) -> Iterator[Finding]:
                     "tied-weight", named.names,
                     f"these are one tensor: as {trained[0]} it trains, and so {frozen[0]} moves with it, "
                     "though all around that is frozen",
-                    f"{_owner(scene, trained[0])} = {_copy(scene, named)}\n"
+                    f"{scene.assigned(trained[0], _copy(scene, named))}\n"
                     f"{scene.path(frozen[0])}.requires_grad_(False)  # untied: build the optimizer anew",
                 )  # fmt: skip
         elif [name for name, flag in around.items() if flag] and not all(around.values()):
@@ -164,20 +165,13 @@ def tied_weights(scene: Scene) -> Iterator[Finding]:
             yield scene.finding(
                 "tied-weight", named.names,
                 f"these are one tensor, and it is frozen: {free} stays as it is, though all around it trains",
-                f"{_owner(scene, free)} = {_copy(scene, named)}"
-                "  # untied: build the optimizer anew",
+                f"{scene.assigned(free, _copy(scene, named))}  # untied: build the optimizer anew",
                 level="note",
             )  # fmt: skip
 
 
 def _copy(scene: Scene, named: Named) -> str:
     return f"torch.nn.Parameter({scene.path(named.name)}.detach().clone())"
-
-
-def _owner(scene: Scene, name: str) -> str:
-    """What to assign to: the attribute of that name."""
-    owner, _, last = name.rpartition(".")
-    return f"{scene.path(owner)}.{last}"
 
 
 def _around(scene: Scene, name: str, tensor: Tensor) -> bool | None:

@@ -16,7 +16,6 @@ _ENDS = {
     nn.Softmax2d: "softmax",
     nn.LogSoftmax: "log_softmax",
     nn.Sigmoid: "sigmoid",
-    nn.LogSigmoid: "log_sigmoid",
 }
 _FUNCTIONS: dict[Any, str] = {
     F.cross_entropy: "cross_entropy",
@@ -55,7 +54,8 @@ def end_and_loss(scene: Scene) -> Iterator[Finding]:
         return
     loss = _name_of(scene.loss) or next((told for _, m in scene.modules if (told := _name_of(m))), None)
     kind = type(module).__name__
-    cure = f"{_assigned(scene, name)} = torch.nn.Identity()  # and {end} where you need probabilities"
+    identity = scene.assigned(name, "torch.nn.Identity()")
+    cure = f"{identity}  # and {end} where you need probabilities"
     if loss is None and end == "softmax" and scene.loss is None:
         yield scene.finding(
             "double-softmax", [name],
@@ -87,12 +87,6 @@ def _last(scene: Scene) -> tuple[str, nn.Module | None, bool]:
 def _name_of(loss: Any) -> str | None:
     found = (word for kind, word in _LOSSES.items() if isinstance(loss, kind))
     return _FUNCTIONS.get(loss) if not isinstance(loss, nn.Module) and callable(loss) else next(found, None)
-
-
-def _assigned(scene: Scene, name: str) -> str:
-    """What to assign a module to: an item of a Sequential, or an attribute."""
-    path = scene.path(name)
-    return path if not path.startswith("getattr") else f"{scene.path()}.get_submodule({name!r})"
 
 
 RULES = (end_and_loss,)

@@ -164,6 +164,14 @@ class Scene:
         expression = path(self.bare, name) if name else "model"
         return re.sub(r"^((?:getattr\()*)model\b", lambda m: m[1] + self._called[0], expression)
 
+    def assigned(self, name: str, value: str) -> str:
+        """The line that puts a value in the place of a module or tensor."""
+        target = self.path(name)
+        if not target.endswith(")"):
+            return f"{target} = {value}"
+        owner, _, last = name.rpartition(".")
+        return f"setattr({self.path(owner)}, {last!r}, {value})"
+
     def optimizer(self, i: int) -> str:
         """The variable of an optimizer."""
         return self._called[1][i]

@@ -45,7 +45,8 @@ def findings_on(scene: Scene, batch: Any) -> Iterator[Finding]:
             "frozen-statistics", [o or type(scene.bare).__name__ for o in frozen],
             "it lies in a frozen part, and its buffers moved in a forward pass on the given batch: "
             + ", ".join(name for name in moved if name.rpartition(".")[0] in frozen),
-            "; ".join(f"{scene.path(o)}.eval()" for o in frozen) + "  # again after every model.train()",
+            "; ".join(f"{scene.path(o)}.eval()" for o in frozen)
+            + f"  # again after every {scene.path()}.train()",
         )  # fmt: skip
     if unused:
         ddp = wrapper(scene)
