@@ -1,9 +1,9 @@
 """How the cost of `layerlab.watch` grows with the model, in passes over its memory.
 
 Run it with ``python benchmarks/watch_growth.py``; it prints JSON. Eight square matrices of 1 to 300 million
-numbers in all, a gradient for each, SGD with momentum; steps with and without the ledger take turns. A
-memory pass is one copy of all parameters into memory that is there already. Were the cost proportional to
-the model, the number of passes would be the same in each row.
+numbers in all, a gradient for each, SGD with momentum; watched steps take turns with memory passes, and
+plain steps come after. A memory pass is one copy of all parameters into memory that is there already. Were
+the cost proportional to the model, the number of passes would be the same in each row.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import layerlab
 
 
 def resnet() -> tuple[nn.Module, torch.optim.Optimizer, Callable[[], torch.Tensor]]:
-    """The design's own case: ResNet18, SGD with momentum and weight decay, 16 images."""
+    """ResNet18, SGD with momentum and weight decay, 16 images of 224×224."""
     net = torchvision.models.resnet18()
     optimizer = torch.optim.SGD(net.parameters(), 1e-3, momentum=0.9, weight_decay=1e-4)
     images, labels = torch.randn(16, 3, 224, 224), torch.randint(0, 1000, (16,))

@@ -241,7 +241,7 @@ def examine() -> Iterator[Finding]:
     if found.ok:
         yield describe_device(torch)
         yield check_torchvision(try_import("torchvision"), torch.facts["version"], torch_wanted())
-    for name in ("matplotlib", "ipywidgets", "jupyterlab"):
+    for name in ("matplotlib", "ipywidgets", "anywidget", "jupyterlab"):
         yield check_import(try_import(name))
     yield check_kernel()
     yield check_chromium()

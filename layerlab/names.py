@@ -1,4 +1,4 @@
-"""Which tensors a name pattern means: the ground floor, torch only.
+"""Which tensors a name pattern means.
 
 Identity, never equality, decides which tensor is which: two fresh biases are equal and yet two tensors.
 """

@@ -53,7 +53,7 @@ class Reason(str, Enum):
     """A buffer that nothing wrote to."""
 
     UNKNOWN = "unknown"
-    """The step could not be replayed, so its cause is not known. Never a guess."""
+    """The step could not be replayed, or no replay gave its bits: the cause is not known. Never a guess."""
 
     def __str__(self) -> str:
         return self.value

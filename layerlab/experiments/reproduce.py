@@ -165,7 +165,7 @@ def _train(
         "side": row.side,
     }
     model = start.model.to(device)
-    if start.missing and row.setting != "scratch":
+    if start.missing:
         recalibrate_batchnorm(model, train.to(device))
     return transfer(
         row.setting,

@@ -79,14 +79,14 @@ class Transfer:
     ) -> None:
         held = held_layers(setting, model, frozen_up_to)
         whole = len(held) == len(layers(model))
-        if cached and not whole:
-            raise ValueError(
-                f"cached=True with frozen_up_to={frozen_up_to!r}: what comes after it still changes"
-            )
         if cached and (setting != "frozen" or recipe.batchnorm != "eval"):
             raise ValueError(
                 f"cached=True with setting={setting!r} and batchnorm={recipe.batchnorm!r}: only a backbone "
                 "that stands still gives the same features again, setting='frozen' with batchnorm='eval'"
+            )
+        if cached and not whole:
+            raise ValueError(
+                f"cached=True with frozen_up_to={frozen_up_to!r}: what comes after it still changes"
             )
         self.model = model.to(device)
         self._handle: Freeze | None = None

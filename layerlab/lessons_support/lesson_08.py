@@ -26,7 +26,7 @@ NEAR = 0.25
 """How far a guess may be off to count as right, as a share of the truth."""
 
 
-def compare_guesses(title: str, guess: Mapping[str, float], found: Mapping[str, float]) -> Shown:
+def compare_guesses(title: str, guess: Mapping[str, float | None], found: Mapping[str, float]) -> Shown:
     """Set the learner's numbers beside the measured ones; a guess within a quarter of the truth is right.
 
     Parameters

@@ -70,10 +70,8 @@ def copied(state: Any, into: Any = None) -> Any:
     That spares their memory being asked for anew, which takes longer than the copying.
     """
     if isinstance(state, torch.Tensor):
-        fits = isinstance(into, torch.Tensor) and (into.shape, into.dtype, into.device) == (
-            *(state.shape, state.dtype),
-            state.device,
-        )
+        known = (state.shape, state.dtype, state.device)
+        fits = isinstance(into, torch.Tensor) and (into.shape, into.dtype, into.device) == known
         return into.copy_(state) if fits else state.detach().clone()
     if isinstance(state, Mapping):
         old = into if isinstance(into, Mapping) else {}

@@ -18,8 +18,10 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> Optimizer:
 
     Raises
     ------
-    TypeError, ValueError
-        See there.
+    TypeError
+        It is no optimizer.
+    ValueError
+        It is LBFGS, or holds no parameter of this model.
     """
     if not isinstance(optimizer, Optimizer):
         raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
@@ -40,7 +42,7 @@ def check_first_epoch(
     Raises
     ------
     ValueError
-        It does.
+        Nothing that the optimizer holds would train in epoch 0.
     """
     own = find(model, "*", buffers=False)
     later = {id(named.tensor) for entry in entries for named in entry.parameters}
@@ -63,7 +65,7 @@ def check_parallel(model: nn.Module, entries: Sequence[Entry]) -> None:
     Raises
     ------
     ValueError
-        It is such a one.
+        It was built without ``find_unused_parameters=True``, or before what the plan releases was trainable.
     """
     if not isinstance(model, nn.parallel.DistributedDataParallel):
         return

@@ -167,10 +167,10 @@ def test_frozen_up_to_what_makes_no_sense(net):
 
 @pytest.mark.parametrize("setting", [s for s in SETTINGS if s != "frozen"])
 def test_what_does_not_stand_still_is_not_cached(setting, net):
-    with pytest.raises(ValueError, match=r"that stands still|still changes"):
+    with pytest.raises(ValueError, match="that stands still"):
         trained(setting, net, cached=True)
     recipe = Recipe(epochs=3, batch_size=6, lr=0.1, batchnorm="train")
-    with pytest.raises(ValueError, match=r"that stands still|still changes"):
+    with pytest.raises(ValueError, match="that stands still"):
         trained("frozen", net, recipe, cached=True)
 
 
