@@ -117,6 +117,18 @@ def test_old_momentum_walks_on_after_a_release():
     assert afresh < 1e-6 < 1e-3 < old_way
 
 
+def test_the_state_of_what_grad_none_freezes_is_taken_away_too():
+    model = net()
+    optimizer = OPTIM.SGD(model.parameters(), lr=0.1, momentum=0.9)
+    step(model, optimizer)
+    handle = freeze(model, "*", "grad_none")
+    finding = the(audit(model, optimizer), "stale-momentum", "note")
+    assert len(finding.names) > 3
+    cured(finding, model=model, optimizer=optimizer)
+    assert not optimizer.state
+    handle.release()
+
+
 def test_lbfgs_moves_what_it_remembers():
     model = net()
     optimizer = OPTIM.LBFGS(model.parameters(), max_iter=3)

@@ -128,3 +128,20 @@ def test_a_model_that_holds_its_loss():
 )
 def test_ends_that_suit_their_loss_are_no_finding(model, loss):
     assert not audit(model, loss=loss)
+
+
+@pytest.mark.parametrize("name", ["end", "my-end", "class"])
+def test_the_cure_reaches_an_end_of_any_name(name):
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first = nn.Linear(4, 4)
+            self.add_module(name, nn.Softmax(-1))
+
+        def forward(self, x):
+            return self.get_submodule(name)(self.first(x))
+
+    model = Net()
+    finding = the(audit(model, SGD(model.parameters(), lr=0.1), loss=F.cross_entropy), "double-softmax")
+    cured(finding, model=model)
+    assert isinstance(model.get_submodule(name), nn.Identity)

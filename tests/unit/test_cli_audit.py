@@ -37,6 +37,9 @@ def with_loss():
     net = nn.Sequential(model(), nn.Softmax(dim=-1))
     return [net, torch.optim.SGD(net.parameters(), lr=0.1), None, nn.CrossEntropyLoss()]
 
+def with_function():
+    return (*with_loss()[:2], torch.nn.functional.cross_entropy)
+
 def with_batch():
     return {"model": model(), "batch": torch.ones(2, 5)}
 
@@ -105,8 +108,9 @@ def test_notes_count_only_when_strict(train, capsys):
     assert cli.main(["audit", "--strict", f"{train}:note"]) == 1
 
 
-def test_a_loss_in_the_tuple_is_no_second_model(train, capsys):
-    assert cli.main(["audit", f"{train}:with_loss"]) == 1
+@pytest.mark.parametrize("which", ["with_loss", "with_function"])
+def test_a_loss_in_the_tuple_is_no_second_model(train, capsys, which):
+    assert cli.main(["audit", f"{train}:{which}"]) == 1
     assert "double-softmax (error)" in capsys.readouterr().out
 
 
