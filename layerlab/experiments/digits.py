@@ -22,6 +22,7 @@ from layerlab.experiments.outcome import Outcome
 from layerlab.experiments.settings import HEAD, Recipe, Setting
 from layerlab.experiments.transfer import Transfer, transfer
 from layerlab.training import Epoch, Run
+from layerlab.training.machine import Chance
 
 PER_DIGIT: Final = 2
 """Labelled images of each digit."""
@@ -86,8 +87,7 @@ def resnet18(classes: int, seed: int, weights: dict[str, Tensor] | None = None) 
     weights
         From `pretrained`; their own head is left out.
     """
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    with Chance(seed):
         model: nn.Module = torchvision.models.resnet18(num_classes=classes)
     if weights is not None:
         body = {name: tensor for name, tensor in weights.items() if name.partition(".")[0] != HEAD}

@@ -18,6 +18,7 @@ from layerlab.experiments.configurations import CONFIGURATIONS
 from layerlab.experiments.two_tasks import Network
 from layerlab.ledger import Ledger, watch
 from layerlab.names import Named, Pattern, find
+from layerlab.training.machine import Chance
 
 Loss = Callable[[Any], Tensor]
 """Computes the loss of the model that it is given, always on the same batch."""
@@ -117,9 +118,7 @@ def freeze_trial(
     part = find(net, frozen, buffers=False)
     _something_must_train(net, part, freezing)
     make = partial(OPTIMIZERS[optimizer], lr=lr, **settings)
-    devices = {p.device for p in net.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(0)
+    with Chance(0):
         return _train(net, loss, part, make, ZERO_GRAD[zero_grad], freezing, range(steps), freeze_after)
 
 

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
+from layerlab.training.machine import Chance
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Of outputs and targets: the mean over the examples."""
 
@@ -66,8 +68,7 @@ class FourBlocks(nn.Module):
 
 def a_small_batch(examples: int = 2, seed: int = 0) -> tuple[FourBlocks, Tensor, Tensor]:
     """A network, inputs and labels of a seed; the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with Chance(seed):
         net = FourBlocks()
         return net, torch.randn(examples, 6), torch.arange(examples) % 3
 

@@ -20,6 +20,7 @@ from layerlab.data import Images
 from layerlab.data.digits import source, target
 from layerlab.experiments.two_copies import Coin, Look, Policy, SameForAll, SmallResNet, TwoCopies
 from layerlab.training import Run, evaluate
+from layerlab.training.machine import Chance
 
 Task = Literal["negatives", "new_digits"]
 Method = Literal[
@@ -160,8 +161,7 @@ def pretrained(task: Task, seed: int = 0) -> dict[str, Tensor]:
 
 def small_resnet(classes: int, seed: int) -> SmallResNet:
     """The network with random weights of a seed; the caller's random state stays as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with Chance(seed):
         return SmallResNet(classes)
 
 
@@ -190,8 +190,7 @@ def model_for(method: Method, weights: Mapping[str, Tensor], seed: int = 0) -> n
         net.blocks[: 2 if method == "last_two" else None].requires_grad_(False)
     if method not in POLICIES:
         return net
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with Chance(seed):
         return TwoCopies(net, POLICIES[method]())
 
 

@@ -33,6 +33,7 @@ from layerlab.experiments.configurations import (
     NOT_COMPARED,
     Configuration,
 )
+from layerlab.training.machine import Chance
 
 __all__ = [
     "CONFIGURATIONS",
@@ -98,8 +99,7 @@ def random_problem(seed: int, softmax: bool = True) -> tuple[Network, Batch]:
 
     The caller's random state stays as it was.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with Chance(seed):
         input1, input2 = torch.randn(10, 3), torch.randn(10, 2)
         target1, target2 = torch.randint(0, 4, (10,)), torch.randint(0, 4, (10,))
         return Network(softmax), {"task1": (input1, target1), "task2": (input2, target2)}

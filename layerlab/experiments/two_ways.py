@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerlab.compare import norm, same_bits
 from layerlab.names import Pattern, find
+from layerlab.training.machine import Chance
 
 WAYS = ("lr = 0", "requires_grad = False")
 """The two ways to freeze: the learning rate of the part's group, or the flag of its parameters."""
@@ -84,7 +83,7 @@ def frozen_run(case: Case, way: str, *, steps: int = 2, before: int = 0) -> Froz
     if steps < 1 or before < 0:
         raise ValueError(f"steps={steps}, before={before}: freeze for one step or more, after none or more")
     trial = _Trial(case, way)
-    with _same_random_numbers(case.model):
+    with Chance(0):  # the same dropout for every trial
         trial.train(before)
         trial.freeze()
         start = {name: tensor.detach().clone() for name, tensor in trial.everything.items()}
@@ -118,7 +117,7 @@ def first_step_after_release(case: Case, way: str, *, frozen: int = 10) -> Relea
     if frozen < 1:
         raise ValueError(f"frozen={frozen}: keep it frozen for one step or more")
     trial = _Trial(case, way)
-    with _same_random_numbers(case.model):
+    with Chance(0):  # the same dropout for every trial
         trial.freeze()
         trial.train(frozen)
         trial.release()
@@ -175,12 +174,3 @@ class _Trial:
             self.optimizer.zero_grad(set_to_none=True)
             self._loss(self.net).backward()
             self.optimizer.step()
-
-
-@contextmanager
-def _same_random_numbers(model: nn.Module) -> Iterator[None]:
-    """Seed the random numbers of a forward pass (dropout) alike for every trial; put the state back after."""
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    with torch.random.fork_rng(devices=list(devices)):
-        torch.manual_seed(0)
-        yield

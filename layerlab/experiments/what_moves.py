@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from layerlab.compare import same_bits
 from layerlab.names import tensors
+from layerlab.training.machine import Chance
 
 MakeLayer = Callable[[], nn.Module]
 
@@ -79,7 +80,7 @@ def forward_facts(layer: nn.Module, inputs: Tensor, *, train: bool) -> ForwardFa
     if len(inputs) < 2:
         raise ValueError(f"inputs has {len(inputs)} examples: give two or more")
     others = torch.cat([inputs[:1], 2 * inputs[1:] + 1])
-    with torch.random.fork_rng(devices=[]):
+    with Chance(0):
         moved = _moved(layer, inputs, train)
         with torch.no_grad():
             moved_without_grad = _moved(layer, inputs, train)

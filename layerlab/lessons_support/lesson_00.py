@@ -12,13 +12,13 @@ from layerlab.ledger import watch
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.verdict import Verdict
 from layerlab.names import find
+from layerlab.training.machine import Chance
 
 
 def check_freeze_body(freeze_body: Callable[[nn.Module], object]) -> Verdict:
     """Train three steps after ``freeze_body(net)`` and look for anything of body or norm that moved."""
     check = Check("body and norm frozen, head trains", called={"model": "net"})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with Chance(0):
         layers = OrderedDict(body=nn.Linear(4, 3, bias=False), norm=nn.BatchNorm1d(3), head=nn.Linear(3, 2))
         net = nn.Sequential(layers)
         x, y = torch.randn(8, 4), torch.randint(0, 2, (8,))

@@ -24,6 +24,7 @@ from layerlab.show.chart import Chart, new_figure
 from layerlab.show.page import Cell, Column, Description, Row, Table
 from layerlab.show.warn import warnings_of
 from layerlab.show.words import MISSING, printable
+from layerlab.training.machine import Chance
 
 Rates = Mapping[str, "float | None"]
 """The lr of each part in one epoch; None while it has none: in no group of the optimizer, or frozen."""
@@ -192,8 +193,7 @@ def _all_of_it(net: Any) -> Optimizer:
 
 def _check_release(case: str, make: Callable[[Any], Optimizer], release: Release) -> Verdict:
     check = Check(f"parts released by hand ({case})", called={"model": "net"})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with Chance(0):
         layers = {part: nn.Linear(4, 4) for _, (part, _) in reversed(_PLAN.items())}
         net = nn.Sequential()
         for part, layer in layers.items():

@@ -20,6 +20,7 @@ from layerlab.lessons_support import patients
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.verdict import Verdict
 from layerlab.show import Shown, table
+from layerlab.training.machine import Chance
 
 EPOCHS = 9
 
@@ -110,8 +111,7 @@ def check_repair(patient: patients.Make, repaired: patients.Make) -> Verdict:
         raise ValueError(f"{getattr(patient, '__name__', patient)!r} is no patient; there are {known}")
     aim = AIMS[patient]
     check = Check(aim.title)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with Chance(0):
         made: Any = check.run(repaired)
         wrong = _what_is_wrong(made)
         if wrong:

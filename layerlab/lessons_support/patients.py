@@ -17,6 +17,8 @@ from torch.nn.functional import cross_entropy
 from torch.optim import SGD, Adam, AdamW
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR
 
+from layerlab.training.machine import Chance
+
 Setup: TypeAlias = tuple[Any, ...]
 """Model, optimizer, scheduler (not always), train."""
 Make: TypeAlias = Callable[[], Setup]
@@ -36,8 +38,7 @@ y = five % 3
 
 def pretrained() -> Any:
     """A small network that has learned to tell five classes: stem, norm, block, and the classifier fc."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with Chance(0):
         model = nn.Sequential(
             OrderedDict(
                 stem=nn.Linear(6, 16, bias=False),

@@ -15,6 +15,7 @@ from layerlab.ledger import Ledger, watch
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.trials import optimizer_of
 from layerlab.lessons_support.verdict import Verdict
+from layerlab.training.machine import Chance
 
 WORDS, WIDTH, STEPS = 10, 6, 3
 
@@ -57,8 +58,7 @@ def check_still_body(prepare: Prepare, train_mode: TrainMode) -> Verdict:
         Called with the model before each step.
     """
     check = Check("a body that stands still, a head that trains", called={"model": "net"})
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with Chance(0):
         net = WordNet()
         batches = [(torch.randint(WORDS, (16,)), torch.randint(WORDS, (16,))) for _ in range(STEPS)]
         _check(check, net, batches, prepare, train_mode)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerlab.lessons_support.checks import Check
+from layerlab.training.machine import Chance
 
 
 def resnet_and_images(side: int, classes: int = 2) -> tuple[nn.Module, Tensor, Tensor]:
@@ -18,8 +19,7 @@ def resnet_and_images(side: int, classes: int = 2) -> tuple[nn.Module, Tensor, T
     """
     from torchvision.models import resnet18  # slow to import
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with Chance(0):
         return resnet18(num_classes=classes), torch.randn(4, 3, side, side), torch.tensor([0, 1, 0, 1])
 
 

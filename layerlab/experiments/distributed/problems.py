@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
 from layerlab.experiments.two_tasks import Network
+from layerlab.training.machine import Chance
 
 Problem = Literal["two tasks", "mlp"]
 Batch: TypeAlias = tuple[tuple[Tensor, ...] | tuple[Tensor, str], Tensor]
@@ -23,8 +24,7 @@ TASKS = ("task1", "task2")
 
 def network(problem: Problem) -> nn.Module:
     """The article's two-task network from its printed weights, or a network of two layers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+    with Chance(0):
         if problem == "two tasks":
             return Network.from_article(softmax=False)
         return nn.Sequential(OrderedDict(body=nn.Linear(3, 3), act=nn.Tanh(), head=nn.Linear(3, 4)))
