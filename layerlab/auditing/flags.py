@@ -48,7 +48,7 @@ def misspelt_on_parameters(scene: Scene) -> Iterator[Finding]:
         if len(names) > 1:
             cure = (
                 f"for p in {scene.path()}.parameters():\n"
-                f"    if hasattr(p, {attribute!r}): p.{FLAG} = bool(p.{attribute})"
+                f"    if hasattr(p, {attribute!r}): p.{FLAG} = bool(getattr(p, {attribute!r}))"
                 f"  # or spell it so where it is set"
             )
         yield scene.finding(

@@ -93,3 +93,13 @@ def test_a_frozen_backbone_whose_head_the_optimizer_holds_can_train():
     head = torch.nn.Linear(2, 1)
     found = audit(net().requires_grad_(False), SGD(head.parameters(), lr=0.1))
     assert found.codes == ("foreign-parameters",)
+
+
+def test_a_misspelt_flag_that_is_no_name_has_a_cure_that_runs():
+    model = net()
+    for p in model[0].parameters():
+        setattr(p, "requires grad", False)
+    [finding] = [f for f in audit(model, torch.optim.SGD(model.parameters(), lr=0.1)) if "misspelt" in f.code]
+    cured(finding, model=model)
+    assert not any(p.requires_grad for p in model[0].parameters())
+    assert all(p.requires_grad for p in model[2].parameters())
