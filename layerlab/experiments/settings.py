@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, LRScheduler, StepLR
 
 from layerlab.freezing import BatchNorm, Freeze, freeze
 from layerlab.names import tensors
+from layerlab.show.alphabet import BLUE, GREEN, ORANGE, PURPLE, VERMILLION
 
 Setting = Literal["scratch", "fine_tune", "frozen", "lr_zero", "lr_tenth"]
 
@@ -29,6 +30,11 @@ SETTINGS: Final[Mapping[Setting, str]] = MappingProxyType(
     }
 )
 """The settings, in the order in which the document has them, and what each does."""
+
+COLOURS: Final[Mapping[Setting, str]] = MappingProxyType(
+    {"scratch": VERMILLION, "fine_tune": BLUE, "frozen": GREEN, "lr_zero": ORANGE, "lr_tenth": PURPLE}
+)
+"""The colour of each setting in all pictures."""
 
 HEAD = "fc"
 """The module that is new for the new task: what torchvision calls it in its ResNets."""

@@ -6,17 +6,11 @@ from pathlib import Path
 from typing import Final
 
 from layerlab.experiments.full_size import full_size_lines
+from layerlab.experiments.settings import COLOURS
 from layerlab.show import Shown, table
-from layerlab.show.alphabet import BLUE, GREEN, ORANGE, PURPLE, VERMILLION
 from layerlab.show.chart import Chart, new_figure
 
-STYLES: Final = {
-    "scratch": (VERMILLION, "-"),
-    "fine_tune": (BLUE, "-"),
-    "frozen": (GREEN, "--"),
-    "lr_zero": (PURPLE, ":"),
-    "lr_tenth": (ORANGE, "-."),
-}
+DASHES: Final = {"scratch": "-", "fine_tune": "-", "frozen": "--", "lr_zero": ":", "lr_tenth": "-."}
 
 
 def full_size_table(folder: Path) -> Shown:
@@ -54,7 +48,7 @@ def full_size_chart(folder: Path) -> Chart:
             for line in ran:
                 if (line.architecture, line.start) != start:
                     continue
-                colour, dash = STYLES[line.setting]
+                colour, dash = COLOURS[line.setting], DASHES[line.setting]
                 for number, run in enumerate(line.runs):
                     measured = [epoch for epoch in run.epochs if epoch.test_accuracy is not None]
                     axes.plot(

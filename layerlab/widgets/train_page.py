@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from layerlab.experiments.settings import SETTINGS, Setting
-from layerlab.show.alphabet import BLUE, GREEN, ORANGE, PURPLE, VERMILLION, ink
+from layerlab.experiments.settings import COLOURS, SETTINGS, Setting
+from layerlab.show.alphabet import ink
 from layerlab.show.page import Cell, Column, Description, Row, Table
 from layerlab.show.words import MISSING, plural, printable, short
 from layerlab.widgets.base import in_words
@@ -19,13 +19,6 @@ DRAWN = (
     "each layer."
 )
 
-_COLOURS: Final[dict[Setting, str]] = {
-    "scratch": VERMILLION,
-    "fine_tune": BLUE,
-    "frozen": GREEN,
-    "lr_zero": ORANGE,
-    "lr_tenth": PURPLE,
-}
 _MARKS: Final = list(SETTINGS)
 
 
@@ -41,7 +34,7 @@ def _for_the_page(run: LabRun, again: int) -> dict[str, Any]:
     return {
         "number": run.number,
         "name": f"{NAMES[run.setting]}{_depth(run)}",
-        "ink": ink(_COLOURS[run.setting]),
+        "ink": ink(COLOURS[run.setting]),
         "mark": _MARKS.index(run.setting),
         "again": again,  # runs of this setting that stand before it: each has another dash pattern
         "state": run.state,
