@@ -5,7 +5,6 @@ Each seed has its own pretraining, its own labelled images and its own order of 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -15,10 +14,9 @@ from typing import Any, Final
 
 from torch import Tensor
 
-from layerlab.data.writing import whole
 from layerlab.experiments.digits import PER_DIGIT, RECIPE, five_to_nine, odd_or_even, pretrained
-from layerlab.experiments.outcome import made_with
 from layerlab.experiments.settings import SETTINGS, Recipe, Setting
+from layerlab.experiments.sweep_file import so_far
 from layerlab.training import threads
 
 SEEDS: Final = (0, 1, 2, 3, 4)
@@ -97,19 +95,16 @@ def sweep(path: Path, seeds: Sequence[int] = SEEDS, say: Callable[[str], None] =
     ValueError
         There is a file of that name that holds something else.
     """
-    found = read(path) if path.exists() else {}
+    found = so_far(path)
     for seed in seeds:
-        missing = [trial for trial in trials(seed) if trial.key not in found]
+        missing = [trial for trial in trials(seed) if trial.key not in found.results]
         for narrow, some in groupby(missing, key=lambda trial: trial.narrow):
             with threads(1):
                 say(f"seed {seed}: pretraining{' on 0 to 4' if narrow else ''}")
                 weights = pretrained(seed, digits=range(5) if narrow else range(10))
                 for trial in some:
-                    found[trial.key] = _accuracy(trial, weights)
-                    told = {"made_with": made_with("cpu"), "accuracy": found}
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with whole(path) as part:
-                        part.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+                    found.add(trial.key, _accuracy(trial, weights))
+                    found.write(path)
                     yield trial.key
 
 
@@ -124,22 +119,6 @@ def _accuracy(trial: Trial, weights: dict[str, Tensor]) -> float:
         frozen_up_to=trial.frozen_up_to,
         cached=trial.cached,
     ).accuracy
-
-
-def read(path: Path) -> dict[str, float]:
-    """The accuracies in a file, by `Trial.key`.
-
-    Raises
-    ------
-    ValueError
-        It holds something else.
-    """
-    try:
-        told: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["accuracy"]
-        assert isinstance(told, dict)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{path} holds no results of this kind; move it away to have them made") from error
-    return told
 
 
 def over_seeds(found: dict[str, float], seeds: Sequence[int] = SEEDS, **choice: Any) -> tuple[float, float]:

@@ -9,17 +9,15 @@ reported is that on the test images.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any, Final
 
-from layerlab.data.writing import whole
-from layerlab.experiments.outcome import made_with
 from layerlab.experiments.recorded import recorded
 from layerlab.experiments.spot_tune import METHODS, TASKS, Method, Task, learn, parts, pretrained
+from layerlab.experiments.sweep_file import so_far
 from layerlab.training import threads
 
 SEEDS: Final = tuple(range(8))
@@ -47,43 +45,19 @@ def sweep(
     ValueError
         There is a file of that name that holds something else.
     """
-    found = dict(read(path)) if path.exists() else {}
+    found = so_far(path)
     for seed in seeds:
         for task in tasks:
-            runs = [(m, lr) for m in methods for lr in LRS if key(task, m, lr, seed) not in found]
+            runs = [(m, lr) for m in methods for lr in LRS if key(task, m, lr, seed) not in found.results]
             if not runs:
                 continue
             with threads(1):
                 weights, some = pretrained(task, seed), parts(task, seed)
                 for method, lr in runs:
                     result = learn(method, some, weights, seed=seed, lr=lr)
-                    found[key(task, method, lr, seed)] = asdict(result)
-                _write(path, found)
+                    found.add(key(task, method, lr, seed), asdict(result))
+                found.write(path)
             yield f"{task}, seed {seed}"
-
-
-def _write(path: Path, found: Found) -> None:
-    lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(one)}" for name, one in found.items())
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as part:
-        made = json.dumps(made_with("cpu"))
-        part.write_text(f'{{\n "made_with": {made},\n "results": {{\n{lines}\n }}\n}}\n', encoding="utf-8")
-
-
-def read(path: Path) -> Found:
-    """The results in a file, by `key`.
-
-    Raises
-    ------
-    ValueError
-        It holds something else.
-    """
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))["results"]
-        assert isinstance(told, dict)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ValueError(f"{path} holds no results of this kind; move it away to have them made") from error
-    return told
 
 
 def chosen_lr(found: Found, task: Task, method: Method, seeds: Sequence[int] = SEEDS) -> float:

@@ -8,8 +8,9 @@ import torch
 
 from layerlab import cli
 from layerlab.experiments import digits, digits_sweep
-from layerlab.experiments.digits_sweep import SEEDS, Trial, over_seeds, read, sweep, trials
+from layerlab.experiments.digits_sweep import SEEDS, Trial, over_seeds, sweep, trials
 from layerlab.experiments.settings import SETTINGS, Recipe
+from layerlab.experiments.sweep_file import read
 
 
 class Done:
@@ -55,7 +56,20 @@ def test_a_sweep_trains_each_run_once_and_goes_on_where_it_stopped(trained, tmp_
     assert list(sweep(path, seeds=(0, 1), say=lambda line: None)) == []
     assert len(trained) == len(keys)
     assert [p.name for p in path.parent.iterdir()] == ["digits.json"]
-    assert json.loads(path.read_text())["made_with"]["hardware"].startswith("CPU")
+    (made,) = json.loads(path.read_text())["made_with"]
+    assert made["hardware"] == "CPU, 1 thread"
+
+
+def test_runs_made_elsewhere_keep_what_they_were_made_with(trained, tmp_path):
+    path = tmp_path / "digits.json"
+    elsewhere = {"torch": "2.6.0", "hardware": "CPU, 8 threads"}
+    first = trials(0)[0].key
+    path.write_text(json.dumps({"made_with": [elsewhere], "results": {first: 0.125}}))
+    assert len(list(sweep(path, seeds=(0,), say=lambda line: None))) == len(trials(0)) - 1
+    told = json.loads(path.read_text())
+    assert told["made_with"][0] == elsewhere
+    assert [made["hardware"] for made in told["made_with"][1:]] == ["CPU, 1 thread"]
+    assert told["results"][first] == 0.125
 
 
 def test_every_question_of_the_lesson_is_among_the_trials():
@@ -90,7 +104,7 @@ def test_mean_and_deviation_over_the_seeds():
         over_seeds(found, setting="scratch")
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"accuracy": 3}'])
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"results": 3, "made_with": []}', '{"results": {}}'])
 def test_a_file_that_holds_something_else_is_kept(content, tmp_path, trained):
     path = tmp_path / "digits.json"
     path.write_text(content)

@@ -4,11 +4,12 @@ from statistics import mean, stdev
 
 import pytest
 
-from layerlab.experiments.digits_sweep import DEPTHS, LABELLED, SEEDS, Trial, over_seeds, read, trials
+from layerlab.experiments.digits_sweep import DEPTHS, LABELLED, SEEDS, Trial, over_seeds, trials
 from layerlab.experiments.recorded import recorded
 from layerlab.experiments.reproduce import Row
 from layerlab.experiments.reproduce import read as read_run
 from layerlab.experiments.settings import SETTINGS
+from layerlab.experiments.sweep_file import read
 
 PARTIAL = "imagenet-without-layer4"
 
