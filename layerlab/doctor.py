@@ -18,15 +18,26 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from layerlab.data.places import cache_folder
+
 MINIMUM = {
     "torch": "2.6",
     "torchvision": "0.21",
+    "numpy": "1.26",
+    "PIL": "10",
+    "matplotlib": "3.8",
+    "sklearn": "1.4",
     "ipywidgets": "8.1",
     "anywidget": "0.9.14",
-    "matplotlib": "3.8",
     "jupyterlab": "4.2",
+    "filelock": "3.12",
+    "pooch": "1.8",
+    "tqdm": "4.66",
 }
-"""Oldest versions that the lessons are written for: the ones `pyproject.toml` asks for."""
+"""Oldest versions that the lessons are written for, by what is imported: those `pyproject.toml` asks for."""
+
+PACKAGES = {"PIL": "pillow", "sklearn": "scikit-learn"}
+"""What is installed by another name than it is imported by."""
 
 MINIMUM_PYTHON = (3, 10)
 ROOM_NEEDED = 2 * 10**9
@@ -105,8 +116,8 @@ def try_import(name: str, facts: str = "") -> Imported:
 
 def release(version: str) -> tuple[int, ...]:
     """Read the numbers of a version: ``"2.13.0+cpu"`` is ``(2, 13, 0)``."""
-    found = re.match(r"\d+(\.\d+)*", version)
-    return tuple(int(part) for part in found.group().split(".")) if found else ()
+    found = re.match(r"v?(\d+(?:\.\d+)*)", version)  # pooch has a v
+    return tuple(int(part) for part in found[1].split(".")) if found else ()
 
 
 def check_python(version: tuple[int, int, int] = sys.version_info[:3]) -> Finding:
@@ -120,21 +131,20 @@ def check_python(version: tuple[int, int, int] = sys.version_info[:3]) -> Findin
 
 def check_import(imported: Imported) -> Finding:
     """Whether a package that the lessons import is there, whole, and new enough."""
-    name, least = imported.name, MINIMUM[imported.name]
+    least, called = MINIMUM[imported.name], PACKAGES.get(imported.name, imported.name)
     # torch and torchvision are compiled against each other: only ever upgrade the two together.
-    packages = PAIR if name in PAIR else name
-    cure = f"{sys.executable} -m pip install --upgrade {packages}"
-    if f"No module named '{name}'" in imported.error:
-        return Finding(name, False, f"not installed for {sys.executable}", cure)
+    cure = f"{sys.executable} -m pip install --upgrade {PAIR if called in PAIR else called}"
+    if f"No module named '{imported.name}'" in imported.error:
+        return Finding(called, False, f"not installed for {sys.executable}", cure)
     if imported.error:
-        return Finding(name, False, f"cannot be imported: {imported.error}", cure)
+        return Finding(called, False, f"cannot be imported: {imported.error}", cure)
     version, file = imported.facts["version"], imported.facts["file"]
     if version is None:  # a file or folder of the learner's own that comes first on the path
-        where = file or f"a folder named {name}"
-        return Finding(name, False, f"{where} hides the real package", "rename that file or folder")
+        where = file or f"a folder named {imported.name}"
+        return Finding(called, False, f"{where} hides the real package", "rename that file or folder")
     if release(version) < release(least):
-        return Finding(name, False, f"{version} is older than {least}", cure)
-    return Finding(name, True, version)
+        return Finding(called, False, f"{version} is older than {least}", cure)
+    return Finding(called, True, version.removeprefix("v"))
 
 
 def check_torchvision(torchvision: Imported, torch_version: str, wants_torch: str) -> Finding:
@@ -206,10 +216,19 @@ def check_chromium() -> Finding:
     return Finding("Chromium", False, detail, cure, needed=False)
 
 
+def downloads() -> Path:
+    """The folder that downloads go to, or the one above it that is there already."""
+    try:
+        folder = cache_folder().absolute()
+    except ImportError:  # pooch, which knows the system's place for them, is broken: said elsewhere
+        folder = Path.home()
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
+
+
 def check_disk(folder: Path, free: int | None = None) -> Finding:
     """Whether there is room for the optional downloads; `free` (bytes) is measured unless given."""
     free = shutil.disk_usage(folder).free if free is None else free
-    detail = f"{free / 1e9:.1f} GB free"
+    detail = f"{free / 1e9:.1f} GB free for downloads (in {folder})"
     if free >= ROOM_NEEDED:
         return Finding("disk", True, detail, needed=False)
     cure = f"make room: images and pretrained weights want {ROOM_NEEDED / 1e9:.0f} GB"
@@ -241,11 +260,12 @@ def examine() -> Iterator[Finding]:
     if found.ok:
         yield describe_device(torch)
         yield check_torchvision(try_import("torchvision"), torch.facts["version"], torch_wanted())
-    for name in ("matplotlib", "ipywidgets", "anywidget", "jupyterlab"):
-        yield check_import(try_import(name))
+    for name in MINIMUM:
+        if name not in PAIR:
+            yield check_import(try_import(name))
     yield check_kernel()
     yield check_chromium()
-    yield check_disk(Path.cwd())
+    yield check_disk(downloads())
 
 
 def report(findings: Iterator[Finding], say: Callable[[str], object] = print) -> int:

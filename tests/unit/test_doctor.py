@@ -58,7 +58,16 @@ def run_doctor(cwd):
 def test_all_is_well_where_the_tests_run(tmp_path):
     status, said = run_doctor(tmp_path)
     assert status == 0
-    needed = ("Python", "torch", "torchvision", "matplotlib", "ipywidgets", "jupyterlab", "Jupyter kernel")
+    needed = (
+        "Python",
+        "torch",
+        "torchvision",
+        "scikit-learn",
+        "pooch",
+        "ipywidgets",
+        "jupyterlab",
+        "Jupyter kernel",
+    )
     assert {said[what][0] for what in needed} == {"ok"}
     assert "threads" in said["device"][1]
 
@@ -220,6 +229,21 @@ def test_chromium_as_a_mac_application(no_browser, tmp_path, monkeypatch):
     assert doctor.find_chromium() == path
 
 
+def test_a_package_that_is_imported_by_another_name(fake):
+    fake("sklearn", "raise ModuleNotFoundError(\"No module named 'sklearn'\", name='sklearn')")
+    found = doctor.check_import(doctor.try_import("sklearn"))
+    assert "not installed" in found.detail
+    assert found.cure.endswith("install --upgrade scikit-learn")
+
+
+def test_room_is_measured_where_downloads_go(tmp_path, monkeypatch):
+    monkeypatch.setenv("LAYERLAB_CACHE", str(tmp_path / "not" / "yet"))
+    assert doctor.downloads() == tmp_path
+    (tmp_path / "not" / "yet").mkdir(parents=True)
+    assert doctor.downloads() == tmp_path / "not" / "yet"
+    assert str(tmp_path) in doctor.check_disk(doctor.downloads()).detail
+
+
 @pytest.mark.parametrize(("free", "ok"), [(1_999_999_999, False), (2_000_000_000, True)])
 def test_little_room_is_a_hint(tmp_path, free, ok):
     found = doctor.check_disk(tmp_path, free)
@@ -233,7 +257,8 @@ def test_python_version(version, ok):
 
 
 @pytest.mark.parametrize(
-    ("text", "numbers"), [("2.13.0+cpu", (2, 13, 0)), ("2.15.0a0+git1", (2, 15, 0)), ("unknown", ())]
+    ("text", "numbers"),
+    [("2.13.0+cpu", (2, 13, 0)), ("2.15.0a0+git1", (2, 15, 0)), ("v1.9.0", (1, 9, 0)), ("unknown", ())],
 )
 def test_release(text, numbers):
     assert doctor.release(text) == numbers
@@ -252,5 +277,12 @@ def test_only_what_a_learner_needs_decides_the_status():
 
 def test_minimum_versions_are_those_of_the_package():
     text = (ROOT / "pyproject.toml").read_text()
-    assert dict(re.findall(r'^  "(\w+)>=([\d.]+)"', text, re.MULTILINE)).items() >= doctor.MINIMUM.items()
+    asked = dict(re.findall(r'^  "([\w-]+)>=([\d.]+)"', text, re.MULTILINE))
+    assert {doctor.PACKAGES.get(name, name): least for name, least in doctor.MINIMUM.items()}.items() <= (
+        asked.items()
+    )
+    needed = re.search(r"^dependencies = \[(.*?)^\]", text, re.MULTILINE | re.DOTALL)
+    looked_at = {doctor.PACKAGES.get(name, name) for name in doctor.MINIMUM}
+    # ipywidgets cannot be imported without traitlets.
+    assert set(re.findall(r'"([\w-]+)>=', needed.group(1))) - {"traitlets"} <= looked_at
     assert f'requires-python = ">={".".join(map(str, doctor.MINIMUM_PYTHON))}"' in text
