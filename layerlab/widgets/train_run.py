@@ -18,7 +18,7 @@ from layerlab.widgets.train_choices import Choice
 State = Literal["running", "paused", "stopped", "finished", "failed"]
 
 LOOKS = 10
-"""How many steps of a run are watched, at most; watching costs about as much as a step."""
+"""How many steps of a run are watched at most, besides the first; watching costs about a step."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class LabRun:
     steps_an_epoch : int or None
         Known when the first epoch has ended.
     ratios : tuple of Ratios
-        Of at most ten steps, the first ones of their epochs.
+        Of at most eleven steps, the first ones of their epochs.
     error : Exception or None
         What ended it, if it failed.
     """
