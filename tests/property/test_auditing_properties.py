@@ -19,9 +19,7 @@ OPTIMIZERS = [
     lambda groups: OPTIM.AdamW(groups, lr=0.1, amsgrad=True),
     lambda groups: OPTIM.Rprop(groups, lr=0.1),
     lambda groups: OPTIM.ASGD(groups, lr=0.1),
-    lambda groups: (
-        OPTIM.Adafactor(groups, lr=0.1) if hasattr(OPTIM, "Adafactor") else OPTIM.Adam(groups, lr=0.1)
-    ),
+    lambda groups: OPTIM.Adafactor(groups, lr=0.1),
 ]
 SCHEDULERS = [
     lambda o: lrs.StepLR(o, 2),

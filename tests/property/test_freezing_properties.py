@@ -47,7 +47,7 @@ def make_optimizer(net, kind, layout):
     options = {"momentum": 0.9, "weight_decay": 0.1} if kind is torch.optim.SGD else {"weight_decay": 0.1}
     if layout == "one":
         return kind(parameters, lr=0.1, **options)
-    if layout == "named" and torch.__version__ >= "2.6":
+    if layout == "named":
         return kind(net.named_parameters(), lr=torch.tensor(0.1), **options)
     middle = len(parameters) // 2
     groups = [{"params": parameters[:middle], "lr": 0.3}, {"params": parameters[middle:]}]

@@ -25,6 +25,5 @@ OPTIMIZERS = {
     "RMSprop": lambda p: OPTIM.RMSprop(p, 0.1, momentum=0.9, centered=True),
     "Rprop": lambda p: OPTIM.Rprop(p, 0.1),
     "ASGD": lambda p: OPTIM.ASGD(p, 0.1),
+    "Adafactor": lambda p: OPTIM.Adafactor(p, 0.1, weight_decay=0.1),
 }
-if hasattr(OPTIM, "Adafactor"):  # torch 2.5
-    OPTIMIZERS["Adafactor"] = lambda p: OPTIM.Adafactor(p, 0.1, weight_decay=0.1)

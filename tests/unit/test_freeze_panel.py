@@ -286,8 +286,6 @@ def test_lr_sliders_also_while_frozen_by_lr(net):
 
 
 def test_an_lr_that_is_a_tensor_stays_one(net):
-    if torch.__version__ < "2.6":
-        pytest.skip("SGD takes a tensor for its lr since torch 2.6")
     optimizer = OPTIM.SGD(net.parameters(), lr=torch.tensor(0.1))
     before = optimizer.param_groups[0]["lr"]
     panel = FreezePanel(net, optimizer)

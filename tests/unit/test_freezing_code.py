@@ -52,9 +52,6 @@ def test_code_of_grad_none_does_the_same_after_backward(net, pattern):
 @pytest.mark.parametrize("pattern", PATTERNS)
 @pytest.mark.parametrize("named", [False, True])
 def test_code_of_lr_zero_does_the_same(net, pattern, named):
-    if named and torch.__version__ < "2.6":
-        pytest.skip("optimizers know parameter names since torch 2.6")
-
     def make(model):
         return torch.optim.SGD(model.named_parameters(), lr=0.1) if named else two_groups(model)
 

@@ -57,9 +57,6 @@ def test_a_group_meant_in_part_is_split_and_joined_again(net):
 
 
 def test_parameter_names_follow(net):
-    optimizer = sgd(net)
-    if torch.__version__ < "2.6":
-        pytest.skip("optimizers know parameter names since torch 2.6")
     optimizer = torch.optim.SGD(net.named_parameters(), lr=0.1)
     before = copy.deepcopy(optimizer.param_groups[0]["param_names"])
     with freeze(net, ["norm", "deep.0.weight"], "lr_zero", optimizer=optimizer):

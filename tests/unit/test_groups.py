@@ -49,7 +49,6 @@ def test_every_kind_of_pattern(net):
     ]
 
 
-@pytest.mark.skipif(torch.__version__ < "2.6", reason="torch keeps names since 2.6")
 def test_names_are_kept_as_torch_keeps_them(net):
     ours = torch.optim.Adam(param_groups(net, {"*": {}}))
     theirs = torch.optim.Adam(net.named_parameters())
@@ -244,7 +243,6 @@ def test_option_names_of_an_optimizer_are_taken(net):
     assert options(param_groups(net, {"*": {"mine": 3}}, optimizer=Own)) == [{"mine": 3}]
 
 
-@pytest.mark.skipif(torch.__version__ < "2.6", reason="torch keeps names since 2.6")
 def test_a_group_is_added_later_with_its_names(net):
     optimizer = torch.optim.SGD(param_groups(net, {"head": {}}, unmatched="leave out"))
     with pytest.raises(ValueError, match="with/without names"):

@@ -161,9 +161,8 @@ ZERO_GRADIENT = {
     "Adamax": (lambda p: OPTIM.Adamax(p, 0.1), Reason.MOMENTUM),
     "ASGD": (lambda p: OPTIM.ASGD(p, 0.1), Reason.WEIGHT_DECAY),  # its lambd decays the weights
     "tensor lr": (lambda p: OPTIM.SGD(p, torch.tensor(0.1), weight_decay=0.01), Reason.WEIGHT_DECAY),
+    "Adafactor": (lambda p: OPTIM.Adafactor(p, 0.1), Reason.ZERO_GRADIENT),
 }
-if hasattr(OPTIM, "Adafactor"):  # torch 2.5
-    ZERO_GRADIENT["Adafactor"] = (lambda p: OPTIM.Adafactor(p, 0.1), Reason.ZERO_GRADIENT)
 if hasattr(OPTIM, "Muon"):
     ZERO_GRADIENT["Muon"] = (lambda p: OPTIM.Muon(p, 0.1, weight_decay=0.0), Reason.MOMENTUM)
 
@@ -227,10 +226,7 @@ def test_every_optimizer_is_explained_or_unknown(cls):
     [
         lambda p: OPTIM.SGD(p, 0.1, momentum=0.9),
         lambda p: OPTIM.Adam(p, 0.1),
-        pytest.param(
-            lambda p: OPTIM.Adafactor(p, 0.1),
-            marks=pytest.mark.skipif(not hasattr(OPTIM, "Adafactor"), reason="this torch has no Adafactor"),
-        ),
+        lambda p: OPTIM.Adafactor(p, 0.1),
     ],
     ids=["SGD", "Adam", "Adafactor"],
 )
