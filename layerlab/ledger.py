@@ -19,6 +19,7 @@ from layerlab.keeping import Keep, Keeper, Values
 from layerlab.observe import Observer
 from layerlab.reasons import SAMPLE
 from layerlab.record import Alarm, Step
+from layerlab.remade import remade_optimizer
 from layerlab.show import Shown, describe_steps
 from layerlab.wiring import wiring_alarms
 from layerlab.wrappers import inside
@@ -96,6 +97,8 @@ class Ledger(Sequence[Step]):
         self._keeper = keeper
         self._steps: list[Step] = []
         self._book = AlarmBook(by_the_user(model, optimizers))
+        trainable = "[p for p in model.parameters() if p.requires_grad]"
+        self._remade = [remade_optimizer(o, trainable) for o in self._observer.optimizers]
         self._handles: list[RemovableHandle] = []
         self._followers: list[Callable[[], None]] = []
         self._stepping: Optimizer | None = None
@@ -254,6 +257,7 @@ class Ledger(Sequence[Step]):
             tensors, kept = observer.after(optimizer, index, self._keeper.wants)
         position = observer.position(optimizer)
         step = Step(index, position, type(optimizer).__name__, tensors, completed, note=observer.error)
+        step.remade = self._remade[position]
         step.named_groups = "param_names" in optimizer.param_groups[0]
         step.alarms = by_gravity([*self._book.read(step, observer.held()), *self._check_wiring(index)])
         for name, values in kept.items():

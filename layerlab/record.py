@@ -201,6 +201,8 @@ class Step(Mapping[str, TensorStep]):
     alarms: list[Alarm] = field(default_factory=list)
     note: str = ""
     """Why the step could not be replayed, if it could not."""
+    remade: str = ""
+    """The call that would build its optimizer anew, for what is trainable."""
     named_groups: bool = False
     """Whether the optimizer's groups keep the names of their parameters: then it wants names of new ones."""
 

@@ -63,7 +63,7 @@ def _frozen_but_moved(step: Step, t: TensorStep, past: Past) -> Alarm | None:
             f"{path(t.name)}.grad = None  # after freezing, before optimizer.step()",
         )  # fmt: skip
     if t.reason is Reason.UNKNOWN:
-        return _alarm("frozen-but-moved", step, t, what, *_shared_history(step))
+        return _alarm("frozen-but-moved", step, t, what, *_not_replayed(step))
     if t.grad in ("nonzero", "nonfinite"):  # frozen by lr = 0
         why = (
             "0 times inf or NaN is NaN"
@@ -89,7 +89,7 @@ def _moved_without_gradient(step: Step, t: TensorStep, past: Past) -> Alarm | No
         return None
     what = f"moved without a gradient: {t.reason}"
     if t.reason is Reason.UNKNOWN:
-        return _alarm("moved-without-gradient", step, t, what, *_shared_history(step))
+        return _alarm("moved-without-gradient", step, t, what, *_not_replayed(step))
     return _alarm(
         "moved-without-gradient", step, t, what,
         "it took no part in this loss, but its gradient is a tensor of zeros, not None: "
@@ -99,13 +99,16 @@ def _moved_without_gradient(step: Step, t: TensorStep, past: Past) -> Alarm | No
     )  # fmt: skip
 
 
-def _shared_history(step: Step) -> tuple[str, str]:
-    return (
-        f"{step.optimizer_type} moved it without a gradient of its own, and the step cannot be replayed: "
-        "such an optimizer (LBFGS) keeps one history for all its parameters",
-        f"optimizer = torch.optim.{step.optimizer_type}([p for p in model.parameters() if p.requires_grad])"
-        "  # anew, after freezing",
+def _not_replayed(step: Step) -> tuple[str, str]:
+    """Cause and cure where no replay could tell why it moved."""
+    why = (
+        "LBFGS keeps one history for all its parameters, and a step along it moves them all"
+        if step.optimizer_type == "LBFGS"
+        else f"{step.optimizer_type} moved it, and no replay of the step shows why"
+        + (f" ({step.note})" if step.note else "")
+        + "; it may keep one history for all its parameters, as LBFGS does"
     )
+    return why, f"optimizer = {step.remade}  # anew, after freezing"
 
 
 def _stale_gradient(step: Step, t: TensorStep, past: Past) -> Alarm | None:

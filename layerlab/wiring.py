@@ -5,14 +5,15 @@ Rules over a single step's record are in `layerlab.rules`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from layerlab.flags import FLAG, near_flags
 from layerlab.names import Named, listing
 from layerlab.record import Alarm
+from layerlab.remade import remade_optimizer
 from layerlab.rules import path
 
 
@@ -32,68 +33,81 @@ def wiring_alarms(
     parameters
         The model's parameters of now.
     step
-        The index of the coming step, or −1 before any.
+        The index of the step that has just been taken, or −1 before any.
     gone
         Tensors that the model had earlier and has no longer, by ``id``, with the names they had.
     """
+    held = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}
+    unheld = [n for n in parameters if id(n.tensor) not in held and n.tensor.requires_grad]
     return [
         *_flags_on_modules(model, step),
         *_misspelt_flags(parameters, step),
-        *_empty_groups(optimizers, step),
-        *_foreign_tensors(parameters, optimizers, step, gone),
+        *_empty_groups(optimizers, unheld, step),
+        *_foreign_tensors(parameters, optimizers, unheld, step, gone),
     ]
 
 
 def _flags_on_modules(model: nn.Module, step: int) -> Iterator[Alarm]:
     for name, module in model.named_modules():
-        # nn.Module has a method ``requires_grad_`` but no attribute ``requires_grad``: this one is inert.
-        if "requires_grad" in vars(module):
-            flag = vars(module)["requires_grad"]
+        for attribute, value in near_flags(module):
+            if all(p.requires_grad == value for p in module.parameters()):
+                continue  # their flags are what was wanted, or there are none
             where = path(name) if name else "model"
+            cure = f"{where}.{FLAG}_({value})"
+            if attribute == f"{FLAG}_":  # it hides the method
+                cure = f"del {where}.{attribute}; {cure}"
+            spelt = "a module has no such flag" if attribute == FLAG else f"the flag is called {FLAG}"
             yield Alarm(
-                "flag-on-module", "alarm", name or type(module).__name__, step,
-                f"{where}.requires_grad = {flag} does nothing",
-                "a module has no such flag: this made a plain attribute, and its parameters kept theirs",
-                f"{where}.requires_grad_({flag})",
+                "flag-on-module" if attribute == FLAG else "misspelt-flag",
+                "alarm", name or type(module).__name__, step,
+                f"{where}.{attribute} = {value} does nothing",
+                f"{spelt}: this made a plain attribute, and its parameters kept their own flags",
+                cure,
             )  # fmt: skip
 
 
 def _misspelt_flags(parameters: Sequence[Named], step: int) -> Iterator[Alarm]:
     for named in parameters:
-        for attribute in getattr(named.tensor, "__dict__", {}):
-            if difflib.get_close_matches(attribute, ["requires_grad"], cutoff=0.85):
-                value = vars(named.tensor)[attribute]
+        for attribute, value in near_flags(named.tensor):
+            if named.tensor.requires_grad != value:
                 yield Alarm(
                     "misspelt-flag", "alarm", named.name, step,
                     f"{path(named.name)}.{attribute} = {value} does nothing",
-                    f"the flag is called requires_grad; {attribute!r} made a plain attribute",
-                    f"{path(named.name)}.requires_grad = {value}",
+                    f"the flag is called {FLAG}; {attribute!r} made a plain attribute",
+                    f"{path(named.name)}.{FLAG} = {value}",
                 )  # fmt: skip
 
 
-def _empty_groups(optimizers: Sequence[Optimizer], step: int) -> Iterator[Alarm]:
+def _empty_groups(optimizers: Sequence[Optimizer], unheld: Sequence[Named], step: int) -> Iterator[Alarm]:
     for index, optimizer in enumerate(optimizers):
         for group, options in enumerate(optimizer.param_groups):
-            if not options["params"]:
+            if options["params"]:
+                continue
+            where, what = f"optimizer {index}, group {group}", "a parameter group with no parameters"
+            if unheld:
                 yield Alarm(
-                    "empty-group", "alarm", f"optimizer {index}, group {group}", step,
-                    "a parameter group with no parameters",
+                    "empty-group", "alarm", where, step, what,
                     "a generator such as filter(…) gives its parameters once: it was used up before the "
-                    "optimizer read it",
+                    f"optimizer read it; trainable and in no optimizer: {listing(n.name for n in unheld)}",
                     "params = list(filter(lambda p: p.requires_grad, model.parameters()))"
                     "  # a list can be read twice",
+                )  # fmt: skip
+            else:
+                yield Alarm(
+                    "empty-group", "notice", where, step, what,
+                    "all that is trainable is in another group, so nothing is lost",
+                    'optimizer.param_groups[:] = [g for g in optimizer.param_groups if g["params"]]',
                 )  # fmt: skip
 
 
 def _foreign_tensors(
     parameters: Sequence[Named],
     optimizers: Sequence[Optimizer],
+    unheld: list[Named],
     step: int,
     gone: Mapping[int, tuple[Tensor, str]],
 ) -> Iterator[Alarm]:
     own = {id(n.tensor) for n in parameters}
-    held = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}
-    unheld = [n for n in parameters if id(n.tensor) not in held and n.tensor.requires_grad]
     for index, optimizer in enumerate(optimizers):
         members = [p for g in optimizer.param_groups for p in g["params"]]
         foreign = [p for p in members if id(p) not in own]
@@ -125,6 +139,6 @@ def _layer_replaced(
         "layer-replaced", "alarm", where or f"optimizer {index}", step,
         f"{f'optimizer {index} ({kind})' if where else f'this {kind}'} holds {what}",
         f"{why}; trainable and in no optimizer: {new}",
-        f"optimizer = torch.optim.{kind}(model.parameters(), ...)"
+        f"optimizer = {remade_optimizer(optimizer, 'model.parameters()')}"
         "  # build it after the last change to the model",
     )  # fmt: skip

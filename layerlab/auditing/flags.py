@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict
 from collections.abc import Iterator
-from typing import Any
 
 from layerlab.auditing.finding import Finding
 from layerlab.auditing.scene import Scene
-
-FLAG = "requires_grad"
+from layerlab.flags import FLAG, near_flags
 
 
 def flags_on_modules(scene: Scene) -> Iterator[Finding]:
     """``module.requires_grad = False`` makes a plain attribute: its parameters keep their flags."""
     for name, module in scene.modules:
-        for attribute, value in _near_flags(module):
+        for attribute, value in near_flags(module):
             parameters = list(module.parameters())
             if all(p.requires_grad == value for p in parameters):
                 continue  # their flags are what was wanted, or there are none
@@ -39,7 +36,7 @@ def misspelt_on_parameters(scene: Scene) -> Iterator[Finding]:
     """``parameter.require_grad = False`` makes a plain attribute of the tensor."""
     alike: dict[tuple[str, bool], list[str]] = defaultdict(list)
     for named in scene.parameters:
-        for attribute, value in _near_flags(named.tensor):
+        for attribute, value in near_flags(named.tensor):
             if named.tensor.requires_grad != value:
                 alike[attribute, value].append(named.name)
     for (attribute, value), names in alike.items():
@@ -57,13 +54,6 @@ def misspelt_on_parameters(scene: Scene) -> Iterator[Finding]:
             + ("stays frozen" if value else "trains on"),
             cure,
         )  # fmt: skip
-
-
-def _near_flags(thing: Any) -> Iterator[tuple[str, bool]]:
-    """Plain attributes that are yes or no, and named like the flag."""
-    for attribute, value in list(getattr(thing, "__dict__", {}).items()):
-        if isinstance(value, (bool, int)) and difflib.get_close_matches(attribute, [FLAG], cutoff=0.85):
-            yield attribute, bool(value)
 
 
 def everything_frozen(scene: Scene) -> Iterator[Finding]:

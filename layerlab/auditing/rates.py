@@ -11,7 +11,8 @@ from torch.optim import lr_scheduler as lrs
 from torch.optim.swa_utils import SWALR
 
 from layerlab.auditing.finding import Finding
-from layerlab.auditing.scene import Scene, built, lr_of
+from layerlab.auditing.scene import Scene, lr_of
+from layerlab.remade import remade
 
 
 def lr_zero_groups(scene: Scene) -> Iterator[Finding]:
@@ -153,7 +154,7 @@ def rebuilt_scheduler(scene: Scene, scheduler: Any, i: int) -> str:
     variable = scene.optimizer(i)
     return (
         f'for g in {variable}.param_groups: g["lr"] = g.pop("initial_lr", g["lr"])\n'
-        f"{scene.scheduler(scheduler)} = {built(scheduler, variable, vars(scheduler))}"
+        f"{scene.scheduler(scheduler)} = {remade(scheduler, variable, vars(scheduler))}"
     )
 
 

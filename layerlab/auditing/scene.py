@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from layerlab.called import by_the_user
 from layerlab.freezing import how_frozen
 from layerlab.freezing.plain_code import path
 from layerlab.names import Named, bare, modules, tensors
+from layerlab.remade import remade_optimizer
 from layerlab.show.words import printable, some
 
 
@@ -206,20 +206,14 @@ class Scene:
         Several groups are left to the user (``[...]``), and with them a learning rate that each group sets.
         """
         optimizer = self.optimizers[i]
-        groups, known = optimizer.param_groups, dict(optimizer.defaults)
         everything = all(named.tensor.requires_grad for named in self.parameters)
         model = self._called[0]
         hints = ["and then its scheduler"] if self.schedulers_of(i) else []
-        if len(groups) > 1:
-            what = "[...]"
+        if len(optimizer.param_groups) > 1:
             hints = [f"your groups, with the tensors that {model} has now", *hints]
-            if any(group.get("initial_lr", group.get("lr")) != known.get("lr") for group in groups):
-                known.pop("lr", None)
-        elif everything:
-            what = f"{model}.parameters()"
-        else:
-            what = f"[p for p in {model}.parameters() if p.requires_grad]"
-        line = f"{self.optimizer(i)} = {built(optimizer, what, known)}"
+        trainable = f"[p for p in {model}.parameters() if p.requires_grad]"
+        what = f"{model}.parameters()" if everything else trainable
+        line = f"{self.optimizer(i)} = {remade_optimizer(optimizer, what)}"
         return line + (f"  # {', '.join(hints)}" if hints else "")
 
 
@@ -228,24 +222,6 @@ def optimizer_of(scheduler: Any) -> Any:
     own = getattr(scheduler, "optimizer", None)
     inner = getattr(scheduler, "_schedulers", None)
     return own if own is not None or not inner else optimizer_of(inner[0])
-
-
-def built(thing: Any, first: str, known: Any) -> str:
-    """The call that builds a thing of this class anew, naming what differs from the class's defaults."""
-    kind = type(thing)
-    home = {"torch.optim.lr_scheduler": "torch.optim.lr_scheduler.", "torch.optim.swa_utils": ""}
-    prefix = home.get(kind.__module__, "torch.optim." if kind.__module__.startswith("torch.optim") else "")
-    arguments = [first]
-    for name, parameter in list(inspect.signature(kind.__init__).parameters.items())[2:]:
-        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name == "last_epoch":
-            continue
-        value = known.get(name)
-        plain = isinstance(value, (bool, int, float, str, list, tuple))
-        if parameter.default is parameter.empty and not plain:
-            arguments.append("...")
-        elif plain and (value != parameter.default or name == "lr"):
-            arguments.append(f"{name}={value!r}")
-    return f"{prefix}{kind.__name__}({', '.join(arguments)})"
 
 
 def _variable(thing: object) -> str | None:

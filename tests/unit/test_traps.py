@@ -106,12 +106,29 @@ def test_stale_gradient(how):
     assert all(a.name.startswith("left") for a in ledger.alarms)
 
 
+class OurOwn(OPTIM.SGD):
+    def __init__(self, params, lr, momentum=0.5):
+        super().__init__(params, lr=lr, momentum=momentum)
+
+
+def test_the_cure_calls_an_optimizer_of_ones_own_by_its_own_name():
+    net, before = TwoBranches(), TwoBranches()
+    with watch(net, OurOwn(before.parameters(), 0.25, momentum=0.75)) as ledger:
+        pass
+    alarm = alarm_of(ledger, "layer-replaced")
+    exec(alarm.cure, named := {"OurOwn": OurOwn, "model": net})
+    (group,) = named["optimizer"].param_groups
+    assert [id(p) for p in group["params"]] == [id(p) for p in net.parameters()]
+    assert (group["lr"], group["momentum"]) == (0.25, 0.75)
+
+
 def test_an_optimizer_of_another_model():
     net, before = TwoBranches(), TwoBranches()
     optimizer = OPTIM.SGD(before.parameters(), 0.1)
     with watch(net, optimizer) as ledger:
         pass
     (alarm,) = [a for a in ledger.alarms if a.code == "layer-replaced"]
+    assert alarm.cure.startswith("optimizer = torch.optim.SGD(model.parameters(), lr=0.1)")
     assert alarm.what == "this SGD holds no tensor of this model"
     assert "built with the parameters of another one" in alarm.cause
 
@@ -212,7 +229,37 @@ def test_lbfgs_moves_what_was_frozen_after_its_first_step(how):
     code = "frozen-but-moved" if how == "flag" else "moved-without-gradient"
     alarm = alarm_of(ledger, code, "left.weight")
     assert "one history for all its parameters" in alarm.cause
-    assert "torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad])" in alarm.cure
+    assert "torch.optim.LBFGS([p for p in model.parameters() if p.requires_grad], lr=0.1, max" in alarm.cure
+    exec(alarm.cure, named := {"torch": torch, "model": net})
+    assert [id(p) for p in named["optimizer"].param_groups[0]["params"]] == [
+        id(p) for p in net.parameters() if p.requires_grad
+    ]
+
+
+class Jitter(OPTIM.Optimizer):
+    """Moves all it holds at random, gradient or not."""
+
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.add_(torch.rand_like(p), alpha=group["lr"])
+
+
+def test_what_no_replay_explains_is_said_to_be_unknown_with_a_cure_that_runs():
+    net = TwoBranches()
+    optimizer = Jitter(net.parameters(), 0.25)
+    with watch(net, optimizer) as ledger:
+        backward(net, "right")
+        optimizer.step()
+    assert ledger[0]["left.weight"].reason is Reason.UNKNOWN
+    alarm = alarm_of(ledger, "moved-without-gradient", "left.weight")
+    assert "Jitter moved it, and no replay of the step shows why" in alarm.cause
+    exec(alarm.cure, named := {"Jitter": Jitter, "model": net})
+    assert named["optimizer"].param_groups[0]["lr"] == 0.25
 
 
 @pytest.mark.parametrize("value", [False, True])
@@ -247,6 +294,21 @@ def test_misspelt_flag():
     assert ledger[0]["left.weight"].reason is Reason.GRADIENT
     alarm = alarm_of(ledger, "misspelt-flag", "left.weight")
     assert alarm.cure == "model.left.weight.requires_grad = False"
+
+
+@pytest.mark.parametrize("attribute", ["require_grad", "requires_grads", "requires_grad_"])
+def test_misspelt_flag_on_a_module(attribute):
+    net = TwoBranches()
+    optimizer = OPTIM.SGD(net.parameters(), 0.1)
+    setattr(net.left, attribute, False)
+    with watch(net, optimizer) as ledger:
+        pass
+    alarm = alarm_of(ledger, "misspelt-flag", "left")
+    exec(alarm.cure, {"model": net})
+    assert not any(p.requires_grad for p in net.left.parameters())
+    with watch(net, optimizer) as ledger:
+        pass
+    assert not ledger.alarms  # the attribute is still there, and what it asks for is so
 
 
 class WithNorm(nn.Module):
@@ -490,7 +552,20 @@ def test_a_generator_used_up_before_the_optimizer_reads_it():
     alarm = alarm_of(ledger, "empty-group")
     assert alarm.name == "optimizer 0, group 0"
     assert "list(filter(" in alarm.cure
+    assert "body.weight" in alarm.cause
     assert alarm_of(ledger, "in-no-optimizer", "body.weight")
+
+
+def test_an_empty_group_that_leaves_nothing_out_is_a_notice():
+    net = TwoBranches()
+    optimizer = OPTIM.SGD([{"params": net.parameters()}, {"params": []}], 0.1)
+    with watch(net, optimizer) as ledger:
+        backward(net)
+        optimizer.step()
+    alarm = alarm_of(ledger, "empty-group")
+    assert (alarm.level, alarm.name) == ("notice", "optimizer 0, group 1")
+    exec(alarm.cure, {"optimizer": optimizer})
+    assert [len(group["params"]) for group in optimizer.param_groups] == [len(list(net.parameters()))]
 
 
 def test_a_used_up_generator_clips_nothing():
