@@ -73,6 +73,11 @@ def _holds(wrapper: Optimizer, optimizer: Optimizer) -> bool:
         return False
 
 
+def variable_of(thing: object) -> str | None:
+    """The variable of the notebook, or of the script that runs, that holds a thing; None if none does."""
+    return _name(thing, vars(sys.modules["__main__"]))
+
+
 def _name(thing: object, variables: Mapping[str, object]) -> str | None:
     names = (name for name, value in list(variables.items()) if value is thing)
     return next((name for name in names if not name.startswith("_")), None)

@@ -67,7 +67,7 @@ def modules(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """Every module once with its first name, in the model's own order; the model itself is named ``""``."""
     seen: dict[int, tuple[str, nn.Module]] = {}
     for name, module in bare(model).named_modules():
-        seen.setdefault(id(module), (_strip(name), module))
+        seen.setdefault(id(module), (unwrapped(name), module))
     return list(seen.values())
 
 
@@ -148,14 +148,15 @@ def find(model: nn.Module, pattern: Pattern, *, parameters: bool = True, buffers
     return [named for named in everything if id(named.tensor) in chosen]
 
 
-def _strip(name: str) -> str:
+def unwrapped(name: str) -> str:
+    """A dotted name without the part that torch.compile puts in."""
     return ".".join(part for part in name.split(".") if part != _COMPILED)
 
 
 def _walk(model: nn.Module) -> Iterator[tuple[str, torch.Tensor, Kind, str, nn.Module]]:
     """Every name of every tensor: shared modules are walked under each of their names."""
     for module_name, module in model.named_modules(remove_duplicate=False):
-        owner = _strip(module_name)
+        owner = unwrapped(module_name)
         prefix = f"{owner}." if owner else ""
         for name, parameter in module.named_parameters(recurse=False, remove_duplicate=False):
             yield prefix + name, parameter, "parameter", owner, module

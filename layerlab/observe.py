@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from layerlab.compare import Change, as_real, copy_of, grad_state, one_thread
 from layerlab.freezing import batchnorm_choice, how_frozen
+from layerlab.group_options import lr_of
 from layerlab.keeping import Values
 from layerlab.reasons import Explainer, Verdict
 from layerlab.record import STAYED_BECAUSE, Grad, Reason, TensorStep
@@ -68,7 +69,7 @@ class Observer:
         groups = self._memberships(0)
         some_learn = self._some_learn()
         members = [(w.info.name, groups.get(id(w.tensor))) for w in self.snapshot]
-        return [name for name, member in members if member and _lr(member[2]) == 0 and some_learn]
+        return [name for name, member in members if member and lr_of(member[2]) == 0 and some_learn]
 
     def close(self) -> None:
         """Remove the forward hooks and let go of the copies."""
@@ -151,7 +152,7 @@ class Observer:
         return held
 
     def _some_learn(self) -> bool:
-        return any(_lr(group) for optimizer in self.optimizers for group in optimizer.param_groups)
+        return any(lr_of(group) for optimizer in self.optimizers for group in optimizer.param_groups)
 
     def _read(
         self,
@@ -165,7 +166,7 @@ class Observer:
         frozen = how_frozen(parameter) if parameter.requires_grad else "requires_grad"
         if frozen == "requires_grad" and parameter.requires_grad:
             frozen = None  # a handle holds it, but somebody has set its flag back
-        if frozen is None and member and _lr(options) == 0 and some_learn:
+        if frozen is None and member and lr_of(options) == 0 and some_learn:
             frozen = "lr_zero"
         grad, largest = grad_state(parameter.grad)
         stale = optimizer == stepping and watched.grad_is_stale()
@@ -274,11 +275,6 @@ class Observer:
             stored = self.optimizers[record.optimizer].state.get(tensor, {})
             values.state = {k: v.detach().clone() for k, v in stored.items() if isinstance(v, Tensor)}
         return values
-
-
-def _lr(group: dict[str, Any]) -> float | None:
-    lr = group.get("lr")
-    return None if lr is None else float(lr)
 
 
 def _reason(

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from layerlab.compare import as_real, grad_state, same_bits
+from layerlab.group_options import lr_of
 from layerlab.record import Parts, Reason
 from layerlab.replay import NeedsClosure, Replay, Sample, Without, sampled_grad, widen
 
@@ -270,7 +271,7 @@ def _skipped(optimizer: Optimizer) -> bool:
 def _lr(optimizer: Optimizer, parameter: Tensor) -> float | None:
     for group in optimizer.param_groups:
         if any(p is parameter for p in group["params"]):
-            return float(group["lr"]) if "lr" in group else None
+            return lr_of(group)
     return None
 
 

@@ -20,6 +20,7 @@ from torch.optim import Optimizer
 
 from layerlab.bundles import bundles
 from layerlab.compare import memory_order
+from layerlab.group_options import options_of
 
 _HOOKS = (
     "_optimizer_step_pre_hooks",
@@ -240,8 +241,7 @@ def _twin(
     for group in optimizer.param_groups:
         held = [clones[id(p)] for p in group["params"] if id(p) in clones]
         if held:
-            options = {k: v for k, v in group.items() if k not in ("params", "param_names")}
-            groups.append({"params": held, **copy.deepcopy(options, memo)})
+            groups.append({"params": held, **copy.deepcopy(options_of(group), memo)})
     state: defaultdict[Any, Any] = defaultdict(dict)
     for one in drawn:
         if one.stored:

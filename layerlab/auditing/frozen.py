@@ -12,7 +12,7 @@ from torch.optim import LBFGS, Optimizer
 from layerlab.auditing.finding import Finding
 from layerlab.auditing.scene import Scene
 from layerlab.compare import grad_state, same_bits
-from layerlab.names import Named
+from layerlab.names import Named, unwrapped
 from layerlab.replay import Replay, Sample, Without
 
 _ZEROS = "its gradient is a tensor of zeros, not None: step() does not skip it, and"
@@ -177,7 +177,7 @@ def _copy(scene: Scene, named: Named) -> str:
 def _around(scene: Scene, name: str, tensor: Tensor) -> bool | None:
     """Whether what is nearest to a tensor trains (True), is frozen (False), or neither is true (None)."""
     every = scene.bare.named_modules(remove_duplicate=False)
-    holders = {".".join(part for part in name.split(".") if part != "_orig_mod"): m for name, m in every}
+    holders = {unwrapped(name): m for name, m in every}
     owner = name.rpartition(".")[0]
     while owner:
         others = {p.requires_grad for p in holders[owner].parameters() if p is not tensor}

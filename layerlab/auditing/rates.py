@@ -11,7 +11,8 @@ from torch.optim import lr_scheduler as lrs
 from torch.optim.swa_utils import SWALR
 
 from layerlab.auditing.finding import Finding
-from layerlab.auditing.scene import Scene, lr_of
+from layerlab.auditing.scene import Scene
+from layerlab.group_options import lr_of
 from layerlab.remade import remade
 
 

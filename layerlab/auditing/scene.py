@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,12 +14,14 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 
 from layerlab.auditing.finding import CODES, Finding, Level
-from layerlab.called import by_the_user
+from layerlab.called import by_the_user, variable_of
 from layerlab.freezing import how_frozen
 from layerlab.freezing.plain_code import path
+from layerlab.group_options import lr_of
 from layerlab.names import Named, bare, modules, tensors
+from layerlab.printable import printable
 from layerlab.remade import remade_optimizer
-from layerlab.show.words import printable, some
+from layerlab.show.words import some
 
 
 @dataclass(eq=False)
@@ -182,11 +183,11 @@ class Scene:
 
     def scheduler(self, scheduler: Any) -> str:
         """The variable of a scheduler."""
-        return _variable(scheduler) or "scheduler"
+        return variable_of(scheduler) or "scheduler"
 
     def wrapped(self) -> str:
         """The variable of the model as it was given, in its wrapper."""
-        return _variable(self.model) or self._called[0].removesuffix(".module")
+        return variable_of(self.model) or self._called[0].removesuffix(".module")
 
     def names(self, some_of: Sequence[Tensor]) -> list[str]:
         """Names of tensors: the model's, else the optimizer's, else their shape."""
@@ -224,19 +225,7 @@ def optimizer_of(scheduler: Any) -> Any:
     return own if own is not None or not inner else optimizer_of(inner[0])
 
 
-def _variable(thing: object) -> str | None:
-    """The notebook's variable that holds a thing, as `layerlab.called` finds those of models."""
-    variables = list(vars(sys.modules["__main__"]).items())
-    return next((name for name, value in variables if value is thing and not name.startswith("_")), None)
-
-
 def _by_its_shape(tensor: Tensor) -> str:
     if is_lazy(tensor):
         return "a tensor without a shape yet"
     return f"a tensor of {'×'.join(map(str, tensor.shape))}" if tensor.dim() else "a scalar"
-
-
-def lr_of(group: dict[str, Any]) -> float | None:
-    """A group's learning rate as a number, or None if it has none."""
-    lr = group.get("lr")
-    return None if lr is None else float(lr)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from layerlab import names
 from layerlab.data.images import Images
+from layerlab.modes import in_eval_mode
 
 
 @dataclass
@@ -79,7 +78,7 @@ def recalibrate_batchnorm(model: nn.Module, images: Images, *, batch: int = 32) 
     seen = {name: _Seen() for name in found}
     hooks = [found[name].register_forward_pre_hook(seen[name].add) for name in found]
     try:
-        with torch.no_grad(), _eval(model):
+        with torch.no_grad(), in_eval_mode(model):
             _pass(model, images, batch)
     finally:
         for hook in hooks:
@@ -99,19 +98,6 @@ def _pass(model: nn.Module, images: Images, batch: int) -> None:
     for start in range(0, len(images), batch):
         inputs, _ = images.batch(slice(start, start + batch))
         model(inputs.to(device))
-
-
-@contextmanager
-def _eval(model: nn.Module) -> Iterator[None]:
-    """Eval mode for each module, and its own mode back; past `train`, which a freeze may have replaced."""
-    before = [(module, module.training) for module in model.modules()]
-    for module, _ in before:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, training in before:
-            module.training = training
 
 
 @torch.no_grad()

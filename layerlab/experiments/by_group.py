@@ -12,11 +12,12 @@ from torch.optim import LBFGS, Optimizer
 
 from layerlab.ledger import watch
 from layerlab.names import tensors
+from layerlab.printable import printable
 from layerlab.record import Step
 from layerlab.show import Shown
 from layerlab.show.alphabet import ALPHABET, symbol_and_word, used_words
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import MISSING, printable
+from layerlab.show.words import MISSING
 
 TOGETHER = "together"
 

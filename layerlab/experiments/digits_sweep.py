@@ -15,12 +15,11 @@ from typing import Any, Final
 from torch import Tensor
 
 from layerlab.experiments.digits import PER_DIGIT, RECIPE, five_to_nine, odd_or_even, pretrained
-from layerlab.experiments.settings import SETTINGS, Recipe, Setting
+from layerlab.experiments.settings import RESNET_BODY, SETTINGS, Recipe, Setting
 from layerlab.experiments.sweep_file import so_far
 from layerlab.training import threads
 
 SEEDS: Final = (0, 1, 2, 3, 4)
-DEPTHS: Final = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 LABELLED: Final = (1, 2, 5, 10)
 NARROW: Final[tuple[Setting, ...]] = ("scratch", "fine_tune", "lr_tenth", "frozen")
 """The settings that are tried with a source that is too narrow."""
@@ -78,7 +77,7 @@ def trials(seed: int) -> list[Trial]:
     every = [Trial(seed, setting) for setting in SETTINGS]
     every += [Trial(seed, "scratch", longer=3)]
     every += [Trial(seed, setting, batchnorm="train") for setting in ("frozen", "lr_zero")]
-    every += [Trial(seed, "frozen", frozen_up_to=layer) for layer in DEPTHS[:-1]]
+    every += [Trial(seed, "frozen", frozen_up_to=layer) for layer in RESNET_BODY[:-1]]
     for number in LABELLED:
         every += [Trial(seed, setting, number) for setting in ("scratch", "fine_tune", "frozen")]
     every += [Trial(seed, setting, per_digit=5, narrow=True) for setting in NARROW]

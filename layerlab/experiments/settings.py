@@ -36,6 +36,9 @@ COLOURS: Final[Mapping[Setting, str]] = MappingProxyType(
 )
 """The colour of each setting in all pictures."""
 
+RESNET_BODY: Final = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
+"""The layers of torchvision's ResNets from the input on, but for the head."""
+
 HEAD = "fc"
 """The module that is new for the new task: what torchvision calls it in its ResNets."""
 

@@ -202,7 +202,7 @@ def freeze(
 
     found = names.find(model, pattern)
     parameters = [named for named in found if named.kind == "parameter"]
-    norms = norm_eval.inside(model, found)
+    norms = norm_eval.norms_inside(model, found)
     if not parameters and (batchnorm == "train" or not norms):
         why = "batchnorm='train' leaves them alone" if norms else "not the statistics of a BatchNorm module"
         raise ValueError(

@@ -53,7 +53,7 @@ def batchnorm_choice(module: nn.Module) -> BatchNorm | None:
     return "eval" if held.in_eval() else "train"
 
 
-def inside(model: nn.Module, found: Iterable[names.Named]) -> list[tuple[str, nn.Module]]:
+def norms_inside(model: nn.Module, found: Iterable[names.Named]) -> list[tuple[str, nn.Module]]:
     """The modules with running statistics that lie wholly inside what a pattern found.
 
     That is: all the module's own parameters were found or, of whatever else it has, its statistics were.

@@ -15,8 +15,9 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from layerlab.group_options import Group
 from layerlab.groups.depth import Layer, layers
-from layerlab.groups.listed import About, Group, ParamGroups
+from layerlab.groups.listed import About, ParamGroups
 from layerlab.groups.no_decay import is_norm_or_bias
 from layerlab.groups.options import check_lr, check_options
 from layerlab.names import Named, Pattern, find, listing, tensors

@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import nn
 
 from layerlab.called import by_the_user
 from layerlab.freezing.plain_code import bracketed, expressions
+from layerlab.group_options import Group, options_of
 from layerlab.names import Named, tensors
+from layerlab.printable import printable
 from layerlab.show.alphabet import FROZEN
 from layerlab.show.html import html
 from layerlab.show.page import Cell, Column, Description, Fold, Row, Table
 from layerlab.show.text import text
-from layerlab.show.words import MISSING, cut, plural, printable, some
+from layerlab.show.words import MISSING, cut, plural, some
 
-Group = dict[str, Any]
-
-_NOT_OPTIONS = ("params", "param_names")
 _COLUMNS = {"lr": "lr", "weight_decay": "weight decay"}
 """Options with a column whether they are given or not, and its heading."""
 _WIDTH = 100
@@ -84,7 +82,7 @@ class ParamGroups(list[Group]):
                 )
             params = bracketed(expressions(self._model, [known[id(p)] for p in group["params"]]))
             entries = [f'"params": {params}']
-            entries += [f'"{name}": {_code(value)}' for name, value in _options(group)]
+            entries += [f'"{name}": {_code(value)}' for name, value in options_of(group).items()]
             line = "    {" + ", ".join(entries) + "},"
             if len(line) > _WIDTH or "\n" in line:
                 inside = ",\n".join(entries).replace("\n", "\n        ")
@@ -150,7 +148,7 @@ class ParamGroups(list[Group]):
 
 def _sorted_options(groups: Sequence[Group]) -> tuple[list[str], dict[str, str]]:
     """Options that get a column, and those that are the same in every group."""
-    names = list(dict.fromkeys([*_COLUMNS, *(name for group in groups for name, _ in _options(group))]))
+    names = list(dict.fromkeys([*_COLUMNS, *(name for group in groups for name in options_of(group))]))
     varying, common = [], {}
     for name in names:
         said = {_said(group[name]) if name in group else MISSING for group in groups}
@@ -159,10 +157,6 @@ def _sorted_options(groups: Sequence[Group]) -> tuple[list[str], dict[str, str]]
         else:
             common[name] = said.pop()
     return varying, common
-
-
-def _options(group: Group) -> list[tuple[str, Any]]:
-    return [(name, value) for name, value in group.items() if name not in _NOT_OPTIONS]
 
 
 def _value(group: Group, name: str) -> Cell:

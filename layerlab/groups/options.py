@@ -9,8 +9,7 @@ from typing import Any
 
 import torch
 
-OURS = ("params", "param_names")
-"""The keys of a group that say who is in it: filled in here, never given."""
+from layerlab.group_options import MEMBERS
 
 
 def check_options(options: object, label: str, optimizer: Callable[..., object] | None) -> None:
@@ -40,7 +39,7 @@ def check_options(options: object, label: str, optimizer: Callable[..., object] 
     for name in options:
         if not isinstance(name, str):
             raise TypeError(f"an option's name is a str such as 'lr', not {name!r} ({label})")
-        if name in OURS:
+        if name in MEMBERS:  # filled in by `layerlab.param_groups`, never given
             raise ValueError(f"{name!r} in the options of {label}: the pattern says who is in the group")
         if known is not None and name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)

@@ -12,10 +12,11 @@ from layerlab.ledger import Ledger
 from layerlab.lessons_support.mishaps import said, where
 from layerlab.lessons_support.scoring import one_step, what_happened
 from layerlab.lessons_support.verdict import Line, Verdict
+from layerlab.printable import printable
 from layerlab.record import Alarm, Reason, Step, TensorStep
 from layerlab.rules import path
 from layerlab.show.warn import warnings_of
-from layerlab.show.words import NO_STEP, likewise, printable, some, span
+from layerlab.show.words import NO_STEP, likewise, some, span
 
 T = TypeVar("T")
 Steps: TypeAlias = Step | Sequence[Step]

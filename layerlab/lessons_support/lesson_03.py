@@ -12,15 +12,15 @@ from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from layerlab.experiments.backward_cost import Cost
 from layerlab.experiments.schedules import ScheduleRun
-from layerlab.ledger import Ledger, watch
+from layerlab.experiments.settings import RESNET_BODY
+from layerlab.ledger import watch
 from layerlab.lessons_support.checks import Check
-from layerlab.lessons_support.trials import optimizer_of, resnet_and_images
+from layerlab.lessons_support.trials import optimizer_of, resnet_and_images, without_gradient
 from layerlab.lessons_support.verdict import Verdict
 from layerlab.show import Shown, table
 from layerlab.show.alphabet import BLUE, GREY, VERMILLION
 from layerlab.show.chart import Chart, new_figure
 
-BODY = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 """ResNet18's modules but fc: the chapter's “feature extractor”."""
 STEPS = 3
 
@@ -131,20 +131,15 @@ def check_frozen_body(prepare: Prepare, train_mode: TrainMode) -> Verdict:
         for _ in range(STEPS):
             check.run(train_mode, net)
             check.run(train_one_step)
-    parameters = [n for n, _ in net.named_parameters() if n.split(".")[0] in BODY]
-    statistics = [n for n, _ in net.named_buffers() if n.split(".")[0] in BODY]
+    parameters = [n for n, _ in net.named_parameters() if n.split(".")[0] in RESNET_BODY]
+    statistics = [n for n, _ in net.named_buffers() if n.split(".")[0] in RESNET_BODY]
     check.stayed(ledger, *parameters, label="parameters")
     check.stayed(ledger, *statistics, label="BatchNorm's statistics")
     check.moved(ledger, "fc.weight", "fc.bias")
     check.that(
-        lambda: _without_gradient(ledger, parameters),
+        lambda: without_gradient(ledger, parameters, STEPS),
         "no gradient is computed for the frozen part: fc keeps the whole norm when it is clipped",
         "gradients are computed for the frozen part: backward() works for nothing, clip_grad_norm_ makes "
         "fc's step smaller, and a NaN gets in. Set requires_grad to False before backward()",
     )
     return check.verdict()
-
-
-def _without_gradient(ledger: Ledger, names: list[str]) -> bool:
-    """Whether none of these tensors had a gradient in any of the steps, and steps there were."""
-    return len(ledger) == STEPS and all(step[name].grad == "none" for step in ledger for name in names)

@@ -15,7 +15,8 @@ from layerlab.ledger import watch
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.trials import optimizer_of, resnet_and_images
 from layerlab.lessons_support.verdict import Verdict
-from layerlab.show.words import printable, some
+from layerlab.printable import printable
+from layerlab.show.words import some
 
 FROZEN = ("conv1", "bn1", "layer1")
 HEAD_LR, BODY_LR, DECAY, MOMENTUM = 0.1, 0.01, 0.001, 0.9

@@ -18,12 +18,13 @@ from layerlab.experiments.late_group import ADDED_IN, LateGroup
 from layerlab.ledger import Ledger, watch
 from layerlab.lessons_support.checks import Check
 from layerlab.lessons_support.verdict import Verdict, all_of
+from layerlab.printable import printable
 from layerlab.show import Shown, describe_steps, short, table
 from layerlab.show.alphabet import ALPHABET, BLUE, FROZEN, GREEN, PURPLE, VERMILLION
 from layerlab.show.chart import Chart, new_figure
 from layerlab.show.page import Cell, Column, Description, Row, Table
 from layerlab.show.warn import warnings_of
-from layerlab.show.words import MISSING, printable
+from layerlab.show.words import MISSING
 from layerlab.training.machine import Chance
 
 Rates = Mapping[str, "float | None"]

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from layerlab.show.words import cut, printable
+from layerlab.printable import printable
+from layerlab.show.words import cut
 
 LONGEST_MESSAGE = 300
 

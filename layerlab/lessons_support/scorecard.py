@@ -6,9 +6,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from layerlab.lessons_support.scoring import Score
+from layerlab.printable import printable
 from layerlab.show import Shown
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import plural, printable
+from layerlab.show.words import plural
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,12 +6,13 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from layerlab.printable import printable
 from layerlab.record import Reason, Step, TensorStep
 from layerlab.show import Shown
 from layerlab.show.alphabet import ALPHABET
 from layerlab.show.fold import Item, fold
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import NO_STEP, printable, with_tied
+from layerlab.show.words import NO_STEP, with_tied
 
 RIGHT, WRONG = "✓", "✗"
 

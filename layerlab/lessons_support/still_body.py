@@ -11,10 +11,11 @@ from torch.nn.functional import cross_entropy
 from torch.optim import Optimizer
 
 from layerlab.compare import same_bits
-from layerlab.ledger import Ledger, watch
+from layerlab.ledger import watch
 from layerlab.lessons_support.checks import Check
-from layerlab.lessons_support.trials import optimizer_of
+from layerlab.lessons_support.trials import optimizer_of, without_gradient
 from layerlab.lessons_support.verdict import Verdict
+from layerlab.modes import in_eval_mode
 from layerlab.training.machine import Chance
 
 WORDS, WIDTH, STEPS = 10, 6, 3
@@ -108,7 +109,7 @@ def _check(
     if net.head.weight is not net.embedding:
         check.moved(ledger, "head.weight", "head.bias")
     check.that(
-        lambda: _without_gradient(ledger, parameters),
+        lambda: without_gradient(ledger, parameters, STEPS),
         "no gradient is computed for the body",
         "gradients are computed for the body: backward() works for nothing. Set requires_grad to False",
     )
@@ -146,16 +147,6 @@ def _check_tie(check: Check, net: WordNet, start: Tensor, old: Tensor) -> None:
 
 def _eval_features(net: WordNet) -> Tensor:
     """What the body makes of every word in eval mode; each module's mode is put back."""
-    modes = {module: module.training for module in net.modules()}
-    with torch.no_grad():
-        for module in modes:
-            module.training = False
+    with in_eval_mode(net), torch.no_grad():
         features: Tensor = net.body(torch.arange(WORDS))
-        for module, mode in modes.items():
-            module.training = mode
     return features
-
-
-def _without_gradient(ledger: Ledger, names: list[str]) -> bool:
-    """Whether none of these tensors had a gradient in any of the steps, and steps there were."""
-    return len(ledger) == STEPS and all(step[name].grad == "none" for step in ledger for name in names)

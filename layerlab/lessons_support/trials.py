@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from layerlab.lessons_support.checks import Check
+from layerlab.record import Step
 from layerlab.training.machine import Chance
 
 
@@ -40,3 +41,8 @@ def optimizer_of(
     got = type(optimizer).__name__
     check.that(False, "", f"{name} must return the optimizer, but returned {got}{hint}")
     return None
+
+
+def without_gradient(ledger: Sequence[Step], names: Iterable[str], steps: int) -> bool:
+    """Whether none of these tensors had a gradient in any of so many steps."""
+    return len(ledger) == steps and all(step[name].grad == "none" for step in ledger for name in names)

@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from layerlab.auditing import Audit, Finding
 from layerlab.ledger import Ledger
 from layerlab.lessons_support.scoring import asked_about
+from layerlab.printable import printable
 from layerlab.record import Alarm, TensorStep
 from layerlab.show import Shown
 from layerlab.show.alphabet import ALPHABET
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import MISSING, plural, printable, some
+from layerlab.show.words import MISSING, plural, some
 
 _ALARM, _NOTE = "⚠", "!"
 

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from html import escape
 
+from layerlab.printable import printable
 from layerlab.show.text import COLUMNS
-from layerlab.show.words import plural, printable
+from layerlab.show.words import plural
 
 MET, MISSED = "✓", "✗"
 

@@ -1,6 +1,6 @@
 """One description of a record, many renderers: text, HTML, matplotlib. No torch, no widgets.
 
-`describe_step`, `describe_steps` and `describe_alarms` turn records into a neutral
+`describe_step` and `describe_steps` turn records into a neutral
 `layerlab.show.page.Description`; `layerlab.show.text.text` and `layerlab.show.html.html` draw it, and
 `Shown` does both for a notebook. Pictures of a tensor are in `layerlab.show.picture`.
 """
@@ -8,7 +8,6 @@
 from layerlab.show.describe import describe_step
 from layerlab.show.matrix import describe_steps
 from layerlab.show.shown import Shown, legend, table
-from layerlab.show.warn import describe_alarms
 from layerlab.show.words import short
 
-__all__ = ["Shown", "describe_alarms", "describe_step", "describe_steps", "legend", "short", "table"]
+__all__ = ["Shown", "describe_step", "describe_steps", "legend", "short", "table"]

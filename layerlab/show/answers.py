@@ -6,11 +6,12 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from layerlab.printable import printable
 from layerlab.record import Reason, TensorStep
 from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, symbol_and_word
 from layerlab.show.judge import changed_outside_too, is_counter, went_backwards
 from layerlab.show.page import Cell, Column
-from layerlab.show.words import MISSING, plural, precise, printable, short, span, with_tied
+from layerlab.show.words import MISSING, plural, precise, short, span, with_tied
 
 DECADES = 6
 """The bar's log scale: from 1e-6 to 1, the same in every row of every step."""

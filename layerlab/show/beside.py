@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from layerlab.printable import printable
 from layerlab.record import Reason, Step, TensorStep
 from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, symbol_and_word, used_words
 from layerlab.show.answers import RATIO
@@ -12,7 +13,7 @@ from layerlab.show.fold import SMALL, Item, fold
 from layerlab.show.matrix import SHOWN
 from layerlab.show.page import Cell, Column, Description, Fold, Row, Table
 from layerlab.show.warn import alarmed_names, is_alarmed
-from layerlab.show.words import MISSING, NO_STEP, plural, precise, printable, short
+from layerlab.show.words import MISSING, NO_STEP, plural, precise, short
 
 DIFFERS = "≠"
 """Marks a tensor that moves or stays for another reason on the other side."""

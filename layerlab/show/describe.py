@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from layerlab.printable import printable
 from layerlab.record import Reason, Step, TensorStep
 from layerlab.show.alphabet import FROZEN
 from layerlab.show.answers import ANSWERS, DECADES, LR, PARTS, Answer, name_cell
@@ -12,7 +13,7 @@ from layerlab.show.fold import SMALL, Group, Item, fold
 from layerlab.show.judge import is_counter, is_surprising, kind
 from layerlab.show.page import Column, Description, Fold, Row, Table
 from layerlab.show.warn import alarmed_names, is_alarmed, warnings_of
-from layerlab.show.words import plural, printable
+from layerlab.show.words import plural
 
 
 def describe_step(step: Step) -> Description:

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from layerlab.printable import printable
 from layerlab.record import Alarm, Reason, Step, TensorStep
 from layerlab.show.alphabet import ALPHABET, used_words
 from layerlab.show.answers import name_cell
@@ -14,7 +15,7 @@ from layerlab.show.fold import Item, fold
 from layerlab.show.judge import UNUSUAL
 from layerlab.show.page import Cell, Column, Description, Row, Table
 from layerlab.show.warn import alarmed_names, is_alarmed, warnings_of
-from layerlab.show.words import NO_STEP, plural, printable
+from layerlab.show.words import NO_STEP, plural
 
 SHOWN = 12
 """Steps that get a column of their own: the last ones."""

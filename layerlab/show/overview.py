@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from layerlab.printable import printable
 from layerlab.record import Reason, Step, TensorInfo, TensorStep
 from layerlab.show.alphabet import ALPHABET, ink
 from layerlab.show.answers import GRAD_WORDS, name_cell
 from layerlab.show.judge import changed_outside_too, is_counter, went_backwards
 from layerlab.show.page import Warn
 from layerlab.show.warn import alarmed_names, is_alarmed, warnings_of
-from layerlab.show.words import plural, printable
+from layerlab.show.words import plural
 
 BUDGET = 64 * 1024
 """Bytes that one overview takes at most, where a single step fits into them."""

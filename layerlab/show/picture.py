@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from layerlab.printable import printable
 from layerlab.show.alphabet import BLUE, VERMILLION
 from layerlab.show.grid import Bools, Floats, Grid, grid
-from layerlab.show.words import cut, plural, printable, short
+from layerlab.show.words import cut, plural, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

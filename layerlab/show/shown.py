@@ -5,12 +5,13 @@ from __future__ import annotations
 import numbers
 from collections.abc import Mapping, Sequence
 
+from layerlab.printable import printable
 from layerlab.record import Reason
 from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, NOTICE, symbol_and_word
 from layerlab.show.html import html
 from layerlab.show.page import Cell, Column, Description, Row, Table
 from layerlab.show.text import text
-from layerlab.show.words import MISSING, precise, printable, short
+from layerlab.show.words import MISSING, precise, short
 
 
 class Shown:

@@ -6,16 +6,10 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
+from layerlab.printable import printable
 from layerlab.record import Alarm, TensorStep
-from layerlab.show.page import Description, Warn
-from layerlab.show.words import likewise, printable
-
-NO_ALARM = "no alarm: nothing moved or stayed that was not meant to"
-
-
-def describe_alarms(alarms: Sequence[Alarm]) -> Description:
-    """Describe alarms, alike ones together; says so when there is none."""
-    return Description(alarms=warnings_of(alarms), note="" if alarms else NO_ALARM)
+from layerlab.show.page import Warn
+from layerlab.show.words import likewise
 
 
 def warnings_of(alarms: Iterable[Alarm]) -> tuple[Warn, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable, Sequence
 
-from layerlab.printable import printable as printable
+from layerlab.printable import printable
 
 MISSING = "–"
 """What a cell says when the question does not arise (the gradient of a buffer)."""

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from layerlab.modes import in_eval_mode
+
 
 class Batches(Protocol):
     """Labelled data: `layerlab.data.Images`, `Features`, or anything else with these two."""
@@ -45,9 +47,11 @@ def evaluate(
     Parameters
     ----------
     model
-        Gives one output for each class.
+        Gives one output for each class; it must be on ``device`` already.
+    data
+        The examples to measure it on; each batch is brought to ``device``.
     batch_size
-        Examples at a time: changes nothing but speed and memory.
+        Examples at a time: changes speed and memory, and at most the last bits of the loss.
 
     Raises
     ------
@@ -56,19 +60,13 @@ def evaluate(
     """
     if not len(data):
         raise ValueError("no example to evaluate on")
-    modes = [(module, module.training) for module in model.modules()]
     total, right = torch.zeros((), device=device), torch.zeros((), device=device)
-    try:
-        model.eval()
-        with torch.no_grad():
-            for index in in_batches(torch.arange(len(data)), batch_size):
-                inputs, labels = (t.to(device) for t in data.batch(index))
-                outputs = model(inputs)
-                total += cross_entropy(outputs, labels, reduction="sum")
-                right += (outputs.argmax(1) == labels).sum()
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with in_eval_mode(model), torch.no_grad():
+        for index in in_batches(torch.arange(len(data)), batch_size):
+            inputs, labels = (t.to(device) for t in data.batch(index))
+            outputs = model(inputs)
+            total += cross_entropy(outputs, labels, reduction="sum")
+            right += (outputs.argmax(1) == labels).sum()
     return Score(total.item() / len(data), right.item() / len(data))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from layerlab.modes import in_eval_mode
 from layerlab.training.evaluating import Batches, in_batches
 
 
@@ -50,9 +51,13 @@ def cached_features(
     Parameters
     ----------
     model
-        Stays as it is, modes included.
+        Stays as it is, modes included; it must be on ``device`` already.
     head
         Name of the module that makes the model's output, ``"fc"`` for a ResNet.
+    data
+        The examples; each batch is brought to ``device``.
+    batch_size
+        Examples at a time.
 
     Raises
     ------
@@ -67,12 +72,10 @@ def cached_features(
         raise ValueError("no example to compute features of")
     seen: list[tuple[Tensor, ...]] = []
     hook = last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs))
-    modes = [(module, module.training) for module in model.modules()]
     vectors: list[Tensor] = []
     labels: list[Tensor] = []
     try:
-        model.eval()
-        with torch.no_grad():
+        with in_eval_mode(model), torch.no_grad():
             for index in in_batches(torch.arange(len(data)), batch_size):
                 inputs, targets = (t.to(device) for t in data.batch(index))
                 outputs = model(inputs)
@@ -87,6 +90,4 @@ def cached_features(
                 labels.append(targets)
     finally:
         hook.remove()
-        for module, mode in modes:
-            module.training = mode
     return Features(torch.cat(vectors), torch.cat(labels))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from layerlab.printable import printable
 from layerlab.record import Reason
 from layerlab.show.alphabet import ALARM, ALPHABET
 from layerlab.show.page import Cell, Column, Description, Fold, Row, Table
 from layerlab.show.warn import warnings_of
-from layerlab.show.words import plural, printable
+from layerlab.show.words import plural
 
 if TYPE_CHECKING:
     from layerlab.training.ranks import RankComparison, RankRecord

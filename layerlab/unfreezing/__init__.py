@@ -15,8 +15,10 @@ from torch.optim import Optimizer
 
 from layerlab import names
 from layerlab.freezing import Freeze, freeze
+from layerlab.group_options import options_of
+from layerlab.printable import printable
 from layerlab.show import Shown, table
-from layerlab.show.words import plural, printable, some
+from layerlab.show.words import plural, some
 from layerlab.unfreezing import checks, entries, layout, rates
 from layerlab.unfreezing.entries import Entry, Plan
 from layerlab.unfreezing.rates import Scheduler
@@ -137,7 +139,7 @@ class Unfreeze:
         return {
             "epoch": self.epoch,
             "entries": [entry.said() for entry in self.entries],
-            "groups": [[copy.deepcopy(layout.options_of(group)) for _, group in groups] for groups in done],
+            "groups": [[copy.deepcopy(options_of(group)) for _, group in groups] for groups in done],
             "names": [layout.parts(self._optimizer, entry.parameters) for entry in self._released()],
         }
 

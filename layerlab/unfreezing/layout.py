@@ -12,16 +12,8 @@ from typing import Any
 from torch import Tensor
 from torch.optim import Optimizer
 
+from layerlab.group_options import Group, options_of
 from layerlab.names import Named
-
-Group = dict[str, Any]
-
-_MEMBERS = ("params", "param_names")
-
-
-def options_of(group: Group) -> Group:
-    """All that a group says but which parameters it holds."""
-    return {name: value for name, value in group.items() if name not in _MEMBERS}
 
 
 def groups_of(optimizer: Optimizer, parameters: Sequence[Named]) -> list[tuple[int, Group]]:

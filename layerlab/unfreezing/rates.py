@@ -29,8 +29,8 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
+from layerlab.group_options import Group
 from layerlab.names import listing
-from layerlab.unfreezing.layout import Group
 
 Scheduler = LRScheduler | ReduceLROnPlateau
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import ipywidgets
 
-from layerlab.show.words import printable
+from layerlab.printable import printable
 from layerlab.widgets.cells import when_no_cell_runs
 
 

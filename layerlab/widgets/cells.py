@@ -51,6 +51,11 @@ def this_cell() -> tuple[str, int] | None:
     return (cell, here.execution_count) if cell else None
 
 
+def ran_anew(cell: tuple[str, int] | None, now: tuple[str, int] | None) -> bool:
+    """Whether the cell that made a widget runs again: its output is gone, so the widget has no place left."""
+    return cell is not None and now is not None and cell[0] == now[0] and cell != now
+
+
 def when_no_cell_runs(call: Callable[[], None]) -> None:
     """Call in the main thread: now if this is it, or as soon as it is free.
 

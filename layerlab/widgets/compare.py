@@ -10,11 +10,11 @@ from torch import nn
 
 from layerlab.experiments.freeze_trial import FREEZING, OPTIMIZERS, ZERO_GRAD, FreezeTrial, Loss
 from layerlab.names import Pattern
+from layerlab.printable import printable
 from layerlab.record import Step
 from layerlab.show import Shown, describe_steps
 from layerlab.show.beside import DIFFERS, SIDES, describe_beside
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import printable
 from layerlab.widgets.base import in_words
 from layerlab.widgets.settings import RUNNING, Options, Settings, Values, options
 from layerlab.widgets.sharing import write_state
@@ -62,8 +62,8 @@ class Compare(Settings):
     Raises
     ------
     ValueError
-        For settings without a ``run``, a setting without values to choose from, or a ``start`` that names
-        what does not exist.
+        For settings without a ``run`` or a ``run`` without settings; a setting with fewer than two values,
+        or with two values of one label; a ``start`` that names what does not exist.
 
     Examples
     --------
@@ -194,7 +194,8 @@ class Compare(Settings):
         if isinstance(found, Sequence) and all(isinstance(step, Step) for step in found):
             return found
         name = getattr(self._run, "__name__", "run")
-        raise TypeError(f"{name} must return a ledger, not {type(found).__name__}: is its return missing?")
+        kind = type(found).__name__
+        raise TypeError(f"{name} must return a ledger, or a step of one, not {kind}: is its return missing?")
 
     def _result(self) -> Shown | None:
         """What the runs came to: the comparison, or, where one of them failed, the other alone."""

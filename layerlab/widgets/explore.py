@@ -42,7 +42,7 @@ class Explore(Settings):
     Raises
     ------
     ValueError
-        For a setting without values to choose from, or with two values of one label.
+        Without settings; for a setting with fewer than two values, or with two values of one label.
 
     Examples
     --------
@@ -90,7 +90,8 @@ class Explore(Settings):
             if not hasattr(result, "_repr_html_"):
                 name = getattr(self._run, "__name__", "run")
                 raise TypeError(
-                    f"{name} must return a ledger, not {type(result).__name__}: is its return missing?"
+                    f"{name} must return a ledger, or something that shows itself as HTML, "
+                    f"not {type(result).__name__}: is its return missing?"
                 )
             if isinstance(result, Ledger):
                 there = len(result) and opened in result[-1].tensors

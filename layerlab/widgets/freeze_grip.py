@@ -152,7 +152,7 @@ class Grip:
             return
         asleep = set(self._names(self.held.keys() - awake))
         found = [named for named in tensors(self.model) if named.name in asleep]
-        stay = {name for name, _ in norm_eval.inside(self.model, found)}
+        stay = {name for name, _ in norm_eval.norms_inside(self.model, found)}
         self.handle.let_train([name for name in self.handle.eval_modules if name not in stay])
 
     def _names(self, wanted: Collection[int]) -> list[str]:

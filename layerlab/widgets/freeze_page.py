@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from html import escape
 
 from layerlab.freezing.learning_rates import OwnGroup
-from layerlab.show.words import printable, some
+from layerlab.printable import printable
+from layerlab.show.words import some
 from layerlab.widgets.freeze_state import Row
 from layerlab.widgets.freeze_tree import WHOLE, as_table, in_words
 from layerlab.widgets.lr_sliders import lr_in_words

@@ -118,7 +118,8 @@ class FreezePanel(Shows):
         board.panels.add(self)
         self._cell = cells.this_cell()
         for other in list(_open):
-            other._close_if_its_cell_ran_anew(self._cell)
+            if cells.ran_anew(other._cell, self._cell):
+                other.close()
         _open.add(self)
         self._end_cells = cells.after_each_cell(self._after_cell)
         self.refresh()
@@ -241,11 +242,6 @@ class FreezePanel(Shows):
         if self._board is not None:
             self._board.history.seal()
         self.refresh()
-
-    def _close_if_its_cell_ran_anew(self, now: tuple[str, int] | None) -> None:
-        """A cell that runs again has lost its old output: a panel from there has no place in the page."""
-        if now is not None and self._cell is not None and self._cell[0] == now[0] and self._cell != now:
-            self.close()
 
     # -- what it shows -------------------------------------------------------------------------------------
 

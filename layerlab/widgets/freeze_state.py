@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from layerlab.freezing import Freeze, How, ways_held
-from layerlab.names import Named, bare, find, tensors
+from layerlab.names import Named, bare, find, tensors, unwrapped
 from layerlab.show.words import plural
 
 BY_HANDLE = "by ll.freeze"
@@ -114,7 +114,7 @@ def rows(model: nn.Module, facts: Iterable[Fact]) -> list[Row]:
     order: list[str] = []
     leaves = set()
     for full, parameter in bare(model).named_parameters(remove_duplicate=False):
-        parts = [part for part in full.split(".") if part != "_orig_mod"]
+        parts = unwrapped(full).split(".")
         leaves.add(".".join(parts))
         for end in range(1, len(parts) + 1):
             name = ".".join(parts[:end])

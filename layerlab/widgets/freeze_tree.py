@@ -8,8 +8,9 @@ from typing import Any
 
 import traitlets
 
+from layerlab.printable import printable
 from layerlab.show.alphabet import FROZEN
-from layerlab.show.words import plural, printable
+from layerlab.show.words import plural
 from layerlab.widgets.drawn import Drawn, front_end
 from layerlab.widgets.freeze_state import Row, size
 
@@ -32,7 +33,7 @@ class FreezeTree(Drawn):
     _css = front_end("freeze_tree.css")
 
     rows = traitlets.List(traitlets.Dict()).tag(sync=True)
-    """What is shown, from the top down: name, label, level, fold (may it be folded), checked, text, note."""
+    """What is shown, from the top down: name, label, level, fold (may it be folded), checked, size, note."""
     unfolded = traitlets.List(traitlets.Unicode()).tag(sync=True)
     """Names of the modules whose rows below are seen."""
 

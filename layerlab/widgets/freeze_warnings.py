@@ -9,7 +9,7 @@ from torch import nn
 from layerlab.freezing.learning_rates import OwnGroup
 from layerlab.freezing.plain_code import bracketed, expressions
 from layerlab.names import Named, listing
-from layerlab.show.words import printable
+from layerlab.printable import printable
 from layerlab.widgets.freeze_state import Fact
 
 NOTHING_LEFT = "everything is frozen: backward() will raise, for nothing requires a gradient."

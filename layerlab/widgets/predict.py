@@ -13,9 +13,9 @@ from torch import nn
 from layerlab.lessons_support.scorecard import scorecard
 from layerlab.lessons_support.scoring import Answer, Score, one_step, score, what_happened
 from layerlab.names import listing
+from layerlab.printable import printable
 from layerlab.record import Step
 from layerlab.show.alphabet import ALPHABET, ink
-from layerlab.show.words import printable
 from layerlab.widgets.asked import groups, names_asked_about
 from layerlab.widgets.base import shown_errors
 from layerlab.widgets.drawn import Drawn, front_end
@@ -109,7 +109,7 @@ class Predict(Drawn):
 
     @property
     def ticked(self) -> tuple[str, ...]:
-        """Names of the tensors that are ticked, in the model's order."""
+        """Names of the tensors that are ticked, in the order in which they are asked about."""
         return tuple(self.names[at] for at in self.ticks)
 
     @property
@@ -187,7 +187,7 @@ class Predict(Drawn):
         ------
         ValueError, KeyError
             For a ledger of several steps, or a step without these tensors; see
-            `layerlab.lessons_support.scoring.score`. Then nothing is locked in.
+            `layerlab.lessons_support.scoring.score`. Then nothing is scored.
         """
         with shown_errors(self):
             ticked = self.ticked

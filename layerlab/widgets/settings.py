@@ -27,7 +27,8 @@ class Settings(Shows):
     Raises
     ------
     ValueError
-        For a setting without values to choose from, or with two values of one label.
+        Without settings; for a setting with fewer than two values, or with two values of one label; for a
+        `start` that names what does not exist.
     """
 
     def __init__(self, settings: Mapping[str, Values], sides: Sequence[str], start: str = "") -> None:

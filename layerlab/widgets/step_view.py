@@ -11,11 +11,12 @@ import traitlets
 
 from layerlab.keeping import Values
 from layerlab.ledger import Ledger
+from layerlab.printable import printable
 from layerlab.record import Reason, TensorStep
 from layerlab.show import Shown, describe_steps
 from layerlab.show.closeup import Moment, closeup
 from layerlab.show.overview import Overview
-from layerlab.show.words import plural, precise, printable
+from layerlab.show.words import plural, precise
 from layerlab.widgets.base import shown_errors
 from layerlab.widgets.drawn import Drawn, front_end
 

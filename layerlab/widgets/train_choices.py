@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from layerlab.experiments.settings import SETTINGS, Setting
-from layerlab.show.words import printable, short
+from layerlab.printable import printable
+from layerlab.show.words import short
 
 NAMES: Final[dict[Setting, str]] = {
     "scratch": "from scratch",

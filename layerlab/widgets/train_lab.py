@@ -10,9 +10,9 @@ from weakref import WeakSet
 
 import traitlets
 
-from layerlab.experiments.settings import SETTINGS, Setting
+from layerlab.experiments.settings import RESNET_BODY, SETTINGS, Setting
+from layerlab.printable import printable
 from layerlab.show import Shown
-from layerlab.show.words import printable
 from layerlab.widgets import cells
 from layerlab.widgets.base import shown_errors
 from layerlab.widgets.drawn import Drawn, front_end
@@ -24,7 +24,6 @@ from layerlab.widgets.train_runs import Begin, Runs
 
 QUIET = 0.25
 """Seconds between two updates of the page while a run goes, at least."""
-RESNET = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 _open: WeakSet[TrainLab] = WeakSet()
 
@@ -86,7 +85,7 @@ class TrainLab(Drawn):
         begin: Begin,
         settings: Sequence[Setting] = tuple(SETTINGS),
         *,
-        layers: Sequence[str] = RESNET,
+        layers: Sequence[str] = RESNET_BODY,
         lrs: Sequence[float] = (0.001, 0.003, 0.01, 0.03, 0.1),
         per_class: Sequence[int] = (1, 2, 4, 10),
         seeds: Sequence[int] = (0, 1, 2, 3, 4),
@@ -108,7 +107,8 @@ class TrainLab(Drawn):
         )
         self._cell = cells.this_cell()
         for other in list(_open):
-            other._close_if_its_cell_ran_anew(self._cell)
+            if cells.ran_anew(other._cell, self._cell):  # nobody could stop a lab from there
+                other.close()
         _open.add(self)
 
     # -- what is chosen ----------------------------------------------------------------------------------
@@ -296,11 +296,6 @@ class TrainLab(Drawn):
             self.ended = [page for page, run in zip(sent, self.runs, strict=True) if not run.live]
             self.going = next((page for page, run in zip(sent, self.runs, strict=True) if run.live), {})
         self._told = time.monotonic()
-
-    def _close_if_its_cell_ran_anew(self, now: tuple[str, int] | None) -> None:
-        """A cell that runs again has lost its old output: nobody could stop a lab from there."""
-        if now is not None and self._cell is not None and self._cell[0] == now[0] and self._cell != now:
-            self.close()
 
     def _shown(self) -> Shown:
         return Shown(

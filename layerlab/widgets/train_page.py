@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from layerlab.experiments.settings import COLOURS, SETTINGS, Setting
+from layerlab.printable import printable
 from layerlab.show.alphabet import ink
 from layerlab.show.page import Cell, Column, Description, Row, Table
-from layerlab.show.words import MISSING, plural, printable, short
+from layerlab.show.words import MISSING, plural, short
 from layerlab.widgets.base import in_words
 from layerlab.widgets.train_choices import NAMES, WORDS
 from layerlab.widgets.train_run import LabRun

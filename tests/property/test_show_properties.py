@@ -13,13 +13,14 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from layerlab.printable import printable
 from layerlab.record import Alarm, Parts, Reason, Step, TensorInfo, TensorStep
 from layerlab.show import describe_step, describe_steps, short, table
 from layerlab.show.grid import LARGEST, grid
 from layerlab.show.html import html
 from layerlab.show.picture import colours
 from layerlab.show.text import text
-from layerlab.show.words import blocks, cut, printable, width
+from layerlab.show.words import blocks, cut, width
 
 STAYED = [r for r in Reason if r.value in {
     "not in the optimizer", "no gradient", "zero gradient", "lr = 0", "below float resolution",

@@ -212,7 +212,8 @@ def test_a_run_may_return_a_step_and_must_return_one_or_a_ledger():
         sgd(lr)
 
     with pytest.raises(
-        TypeError, match="forgetful must return a ledger, not NoneType: is its return missing"
+        TypeError,
+        match="forgetful must return a ledger, or a step of one, not NoneType",
     ):
         Compare(forgetful, lr=[0.1, 0.2])
 

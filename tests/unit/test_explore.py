@@ -93,7 +93,7 @@ def test_a_run_that_returns_nothing_is_told():
     def forgetful(a):
         pass
 
-    with pytest.raises(TypeError, match="forgetful must return a ledger, not NoneType"):
+    with pytest.raises(TypeError, match=r"forgetful must return a ledger, .* as HTML, not NoneType"):
         Explore(forgetful, a=[1, 2])
 
 

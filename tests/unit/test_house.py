@@ -16,7 +16,7 @@ PACKAGE = ROOT / "layerlab"
 # From the ground up. A room imports only from rooms on the floors below its own.
 FLOORS = [
     {"printable"},
-    {"flags", "names", "record", "remade", "wrappers"},
+    {"flags", "group_options", "modes", "names", "record", "remade", "wrappers"},
     {"bundles", "called", "compare", "keeping"},
     {"freezing", "replay", "show", "snapshot"},
     {"groups", "reasons", "rules"},

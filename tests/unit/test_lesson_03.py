@@ -6,8 +6,8 @@ import torch
 import layerlab as ll
 from layerlab.experiments.backward_cost import Cost
 from layerlab.experiments.schedules import SCHEDULERS, schedule_run
+from layerlab.experiments.settings import RESNET_BODY
 from layerlab.lessons_support.lesson_03 import (
-    BODY,
     check_frozen_body,
     cost_table,
     schedule_chart,
@@ -31,7 +31,7 @@ def flag_and_hold_all(net):
 
 
 def freeze_of_ours(net):
-    ll.freeze(net, list(BODY))
+    ll.freeze(net, list(RESNET_BODY))
     return sgd(net.parameters())
 
 

@@ -4,11 +4,11 @@ from statistics import mean, stdev
 
 import pytest
 
-from layerlab.experiments.digits_sweep import DEPTHS, LABELLED, SEEDS, Trial, over_seeds, trials
+from layerlab.experiments.digits_sweep import LABELLED, SEEDS, Trial, over_seeds, trials
 from layerlab.experiments.recorded import recorded
 from layerlab.experiments.reproduce import Row
 from layerlab.experiments.reproduce import read as read_run
-from layerlab.experiments.settings import SETTINGS
+from layerlab.experiments.settings import RESNET_BODY, SETTINGS
 from layerlab.experiments.sweep_file import read
 
 PARTIAL = "imagenet-without-layer4"
@@ -64,7 +64,7 @@ def test_three_times_the_epochs_do_not_help_scratch(found):
 
 
 def test_depth_makes_less_difference_than_the_seed(found):
-    by_depth = [over_seeds(found, setting="frozen", frozen_up_to=layer) for layer in DEPTHS[:-1]]
+    by_depth = [over_seeds(found, setting="frozen", frozen_up_to=layer) for layer in RESNET_BODY[:-1]]
     by_depth += [over_seeds(found, setting="fine_tune"), over_seeds(found, setting="frozen")]
     means = [m for m, _ in by_depth]
     assert max(means) - min(means) < max(deviation for _, deviation in by_depth)

@@ -9,10 +9,12 @@ import pytest
 from made_steps import FROZEN_BUT_MOVED, network, step, tensor, two_tasks
 
 from layerlab.record import Alarm, Parts, Reason
-from layerlab.show import Shown, describe_alarms, describe_step, describe_steps
+from layerlab.show import Shown, describe_step, describe_steps
 from layerlab.show.alphabet import ALARM
 from layerlab.show.html import html
+from layerlab.show.page import Description
 from layerlab.show.text import text
+from layerlab.show.warn import warnings_of
 
 
 def lines(page):
@@ -145,6 +147,10 @@ def test_an_alarm_that_names_a_module_marks_what_moved_in_it():
     assert [row.level for row in page.tables[0].rows] == [None, "alarm"]
 
 
+def of_alarms(alarms):
+    return Description(alarms=warnings_of(alarms))
+
+
 def test_alike_alarms_are_told_once():
     names = [f"layer{i}.0.bn" for i in range(5)]
     alarms = [
@@ -153,7 +159,7 @@ def test_alike_alarms_are_told_once():
         )
         for i, n in enumerate(names)
     ]
-    page = describe_alarms([*alarms, replace(alarms[0], cause="another cause")])
+    page = of_alarms([*alarms, replace(alarms[0], cause="another cause")])
     assert len(page.alarms) == 2
     assert page.alarms[0].names == tuple(names)
     assert text(page).startswith(
@@ -173,12 +179,11 @@ def test_alike_alarms_are_told_once():
     ],
 )
 def test_when_an_alarm_was_seen(step_index, count, said):
-    page = describe_alarms([replace(FROZEN_BUT_MOVED, step=step_index, count=count)])
+    page = of_alarms([replace(FROZEN_BUT_MOVED, step=step_index, count=count)])
     assert said in " ".join(text(page).split())
 
 
-def test_no_alarm_and_no_step_are_said():
-    assert text(describe_alarms([])) == "no alarm: nothing moved or stayed that was not meant to"
+def test_no_step_is_said():
     empty = Shown(describe_steps([], []))
     assert repr(empty) == "no step recorded yet: call step() of a watched optimizer inside the with block"
     assert empty._repr_html_() == f"<div>\n<p>{empty!r}</p>\n</div>"

@@ -11,11 +11,12 @@ import pytest
 from made_steps import step, tensor
 
 import layerlab.show
+from layerlab.printable import printable
 from layerlab.record import Reason
 from layerlab.show import describe_step, legend, short, table
 from layerlab.show.alphabet import ALARM, ALPHABET, FROZEN, NOTICE
 from layerlab.show.text import text
-from layerlab.show.words import cut, printable, span, width
+from layerlab.show.words import cut, span, width
 
 
 @pytest.mark.parametrize(
