@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from layerlab.called import Called
 from layerlab.record import Alarm, Reason, Step
-from layerlab.rules import RULES, Past, buffers_of_frozen_modules, never_moved
+from layerlab.rules import NOISE, RULES, Past, buffers_of_frozen_modules, never_moved
 
 
 class AlarmBook:
@@ -76,6 +76,7 @@ class AlarmBook:
 
     def _remember(self, step: Step, held: Collection[str]) -> None:
         others_learn = {t.group for t in step.tensors.values() if t.optimizer == step.optimizer and t.lr}
+        largest = max((t.grad_max for t in step.tensors.values()), default=0.0)
         for tensor in step.tensors.values():
             past = self._past[tensor.name]
             past.ever_moved |= tensor.moved
@@ -84,6 +85,7 @@ class AlarmBook:
                 continue
             past.before = tensor
             past.trained |= tensor.reason is Reason.GRADIENT
+            past.only_noise &= tensor.grad_max <= NOISE * largest
             past.still_steps = 0 if tensor.moved else past.still_steps + 1
             if tensor.lr == 0 and others_learn:
                 past.lr_was_zero_alone = True

@@ -26,6 +26,8 @@ class Past:
     ever_moved: bool = False
     held: bool = False
     """A `layerlab.freezing.Freeze` handle held it at the previous step."""
+    only_noise: bool = True
+    """Its gradient has always been a tiny share of the step's largest: rounding noise."""
     lr_was_zero_alone: bool = False
     """Its group's lr was 0 while another group's was not: a layer frozen by lr = 0."""
 
@@ -184,8 +186,9 @@ def _idle_rows(step: Step, t: TensorStep, past: Past) -> Alarm | None:
     return _alarm(
         "idle-rows-moved", step, t,
         f"{t.zero_grad_rows_moved} of {t.info.shape[0]} rows have a zero gradient and moved all the same",
-        "stored state or weight decay moves every row of a tensor whose gradient is not None; "
-        "masking rows of the gradient does not freeze them",
+        "stored state or weight decay moves every row of a tensor whose gradient is not None, also one "
+        "without a gradient in this step: an embedding's unused word, a ReLU unit that is off, or one that "
+        "you masked",
         f"p = {path(t.name)}; idle = ~p.grad.flatten(1).any(1); old = p.detach().clone(); "
         "optimizer.step(); p.data[idle] = old[idle]",
         level="notice",
@@ -240,14 +243,16 @@ def never_moved(name: str, past: Past) -> Alarm | None:
         return None
     if last.frozen is not None or not last.requires_grad:
         return None
-    cure = _CURE_STILL.get(last.reason)
+    noise = last.reason is Reason.BELOW_RESOLUTION and past.only_noise
+    told = _ONLY_NOISE if noise else _STILL.get(last.reason)
+    why, cure = told or ("see its reason", "")
     return Alarm(
         "never-moved",
-        "alarm" if last.grad == "nonzero" else "notice",
+        "alarm" if last.grad == "nonzero" and not noise else "notice",
         name,
         0,
         f"trainable, and still after {past.still_steps} steps ({last.reason})",
-        _WHY_STILL.get(last.reason, "see its reason"),
+        why,
         cure.format(p=path(name), group=last.group) if cure else f"ledger[-1][{name!r}]  # read its facts",
         past.still_steps,
     )
@@ -259,20 +264,37 @@ def _alarm(
     return Alarm(code, level, t.name, step.index, what, cause, cure)
 
 
-_WHY_STILL = {
-    Reason.NO_GRADIENT: "no loss reached it: its gradient was None every time",
-    Reason.ZERO_GRADIENT: "its gradient was zero every time",
-    Reason.BELOW_RESOLUTION: "its updates are smaller than the spacing of numbers of its size and dtype",
-    Reason.NONFINITE: "its numbers are inf or NaN, and no update changes those",
-    Reason.LR_ZERO: "its parameter group has lr = 0",
+NOISE = 1e-5
+"""A gradient this much smaller than the model's largest is rounding noise: float32 keeps seven digits."""
+
+_ONLY_NOISE = (
+    "its gradient is rounding noise, a hundred-thousandth of the model's largest or less: the loss does not "
+    "depend on it, as on a bias right before BatchNorm",
+    "{p}.requires_grad_(False)  # it changes nothing; or build its layer with bias=False",
+)
+_STILL = {
+    Reason.NO_GRADIENT: (
+        "no loss reached it: its gradient was None every time",
+        "{p}.requires_grad_(False)  # if it is not meant to train; else use it in the loss",
+    ),
+    Reason.ZERO_GRADIENT: (
+        "its gradient was zero every time",
+        "print({p}.grad)  # after backward(): find what multiplies it by zero",
+    ),
+    Reason.BELOW_RESOLUTION: (
+        "its updates are smaller than the spacing of numbers of its size and dtype",
+        "optimizer.param_groups[{group}]['lr'] *= 10  # or train the whole model in a wider dtype",
+    ),
+    Reason.NONFINITE: (
+        "its numbers are inf or NaN, and no update changes those",
+        "torch.nn.init.normal_({p}, std=0.01)  # or load a checkpoint from before it diverged",
+    ),
+    Reason.LR_ZERO: (
+        "its parameter group has lr = 0",
+        "optimizer.param_groups[{group}]['lr'] = 1e-3  # if it is meant to train",
+    ),
 }
-_CURE_STILL = {
-    Reason.NO_GRADIENT: "{p}.requires_grad_(False)  # if it is not meant to train; else use it in the loss",
-    Reason.ZERO_GRADIENT: "print({p}.grad)  # after backward(): find what multiplies it by zero",
-    Reason.BELOW_RESOLUTION: "{p}.data = {p}.data.double()  # or a larger lr for its group",
-    Reason.NONFINITE: "torch.nn.init.normal_({p}, std=0.01)  # or load a checkpoint from before it diverged",
-    Reason.LR_ZERO: "optimizer.param_groups[{group}]['lr'] = 1e-3  # if it is meant to train",
-}
+"""Why a tensor never moved, and a cure, by its last reason."""
 
 RULES: tuple[Callable[[Step, TensorStep, Past], Alarm | None], ...] = (
     _frozen_but_moved,

@@ -1,8 +1,9 @@
 """What is wrong with a model, its optimizers and its schedulers, before training.
 
 `audit` is the front door. The rules stand in a file for each topic: ``membership`` (which optimizer holds
-what), ``flags``, ``frozen`` (gradients and state of what is frozen), ``modes`` (train and eval mode, and
-where the frozen part lies), ``output`` (the model's end and the loss), ``rates`` and ``schedulers``,
+what), ``options`` (of its groups), ``flags``, ``frozen`` (gradients and state of what is frozen), ``modes``
+(train and eval mode, and where the frozen part lies), ``output`` (the model's end and the loss), ``rates``
+and ``schedulers``,
 ``values`` (inf and NaN), ``wrapped`` (DistributedDataParallel), ``trial`` (a forward pass on a given batch).
 What each code means stands in `layerlab.auditing.finding.CODES`; `codes` shows it as a table.
 """
@@ -16,7 +17,18 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
-from layerlab.auditing import flags, frozen, membership, modes, output, rates, schedulers, values, wrapped
+from layerlab.auditing import (
+    flags,
+    frozen,
+    membership,
+    modes,
+    options,
+    output,
+    rates,
+    schedulers,
+    values,
+    wrapped,
+)
 from layerlab.auditing.finding import CODES, Finding, Level
 from layerlab.auditing.report import Audit
 from layerlab.auditing.scene import Scene
@@ -30,7 +42,7 @@ __all__ = ["CODES", "Audit", "Finding", "Level", "audit", "codes"]
 RULES = tuple(
     chain.from_iterable(
         topic.RULES
-        for topic in (membership, flags, values, frozen, modes, output, rates, schedulers, wrapped)
+        for topic in (membership, options, flags, values, frozen, modes, output, rates, schedulers, wrapped)
     )
 )
 _NOTHING = object()  # told apart from None, which a model might take
@@ -58,8 +70,8 @@ def audit(
     scheduler
         A learning-rate scheduler, or a list of these.
     loss
-        The loss function, or its module: what the model ends in is compared with it, and parameters of its
-        own may be in an optimizer.
+        The loss function, or its module: the module that the model ends in is compared with it (with a
+        `batch` its output, too), and parameters of its own may be in an optimizer.
     batch
         An input: a tensor, a tuple of positional arguments, or a dict of keyword arguments. A copy of the
         model runs forward and backward on a copy of it, in the mode that the model is in. Forward hooks that
@@ -97,6 +109,9 @@ def audit(
                 f"a {kind} is neither an optimizer nor a scheduler"
                 + (hint if isinstance(one, (list, tuple, dict)) else "")
             )
+    if scheduling and not stepping:
+        kind = type(scheduling[0]).__name__
+        raise ValueError(f"a {kind} was given, and no optimizer: audit(model, optimizer, scheduler)")
     scene = Scene(model, stepping, scheduling, loss)
     found = [finding for rule in RULES for finding in rule(scene)]
     if batch is not _NOTHING:
@@ -119,6 +134,7 @@ def _looked_at(scene: Scene) -> str:
         f"{type(scene.bare).__name__} ({train} of {plural(len(scene.parameters), 'parameter')} trainable)"
     ]
     parts += [type(one).__name__ for one in (*scene.optimizers, *scene.schedulers)]
+    parts += [] if scene.optimizers else ["no optimizer given: who trains what was not looked at"]
     return ", ".join(parts)
 
 

@@ -48,6 +48,7 @@ CODES: Final[dict[str, tuple[Level, str]]] = {
     "in-two-groups": ("error", "two parameter groups of one optimizer hold the same tensor"),
     "twice-in-group": ("error", "a parameter group lists the same tensor twice"),
     "empty-group": ("error", "a parameter group without parameters"),
+    "unknown-option": ("warning", "a parameter group has an option that its optimizer does not read"),
     # flags
     "flag-on-module": ("error", "requires_grad was set on a module, where it is a plain attribute"),
     "misspelt-flag": ("error", "requires_grad was misspelt: a plain attribute that does nothing"),

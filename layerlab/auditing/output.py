@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from layerlab.auditing.finding import Finding, Level
 from layerlab.auditing.scene import Scene
@@ -70,6 +71,26 @@ def end_and_loss(scene: Scene) -> Iterator[Finding]:
             level = "warning"
         last = "the model ends in" if certain else "listed last in the model is"
         yield scene.finding("double-softmax", [name], f"{last} {kind}, and {loss} {why}", cure, level=level)
+
+
+def output_and_loss(scene: Scene, outputs: Sequence[Tensor]) -> Iterator[Finding]:
+    """Probabilities on the given batch, from a softmax in ``forward``, and a loss that applies its own."""
+    loss = _name_of(scene.loss)
+    if loss not in ("cross_entropy", "nll_loss") or not outputs or any(True for _ in end_and_loss(scene)):
+        return
+    output = outputs[0].detach()
+    if output.dim() < 2 or not output.is_floating_point() or not output.numel():
+        return
+    sums = output.sum(1)
+    if not ((output >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-2)):
+        return
+    _, why = _CLASHES["softmax", loss]
+    yield scene.finding(
+        "double-softmax", [type(scene.bare).__name__],
+        f"its output on the given batch is probabilities (none below 0, sums of 1), and {loss} {why}",
+        "loss = lambda p, y: torch.nn.functional.nll_loss(p.log(), y)"
+        "  # or, better, let forward() return what comes before its softmax",
+    )  # fmt: skip
 
 
 def _last(scene: Scene) -> tuple[str, nn.Module | None, bool]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from layerlab.auditing.finding import Finding
 from layerlab.auditing.modes import moves_statistics
+from layerlab.auditing.output import output_and_loss
 from layerlab.auditing.scene import Scene
 from layerlab.auditing.wrapped import wrapper
 from layerlab.compare import same_bits
@@ -36,7 +37,8 @@ def findings_on(scene: Scene, batch: Any) -> Iterator[Finding]:
     ValueError
         The model cannot be copied, or it raises on this batch.
     """
-    moved, unused = _run(scene, batch)
+    moved, unused, outputs = _run(scene, batch)
+    yield from output_and_loss(scene, outputs)
     holders = dict(scene.modules)
     owners = dict.fromkeys(name.rpartition(".")[0] for name in moved)
     frozen = [o for o in owners if o in scene.frozen_parts and not moves_statistics(holders[o])]
@@ -68,8 +70,8 @@ def findings_on(scene: Scene, batch: Any) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _run(scene: Scene, batch: Any) -> tuple[list[str], list[str]]:
-    """Names of the buffers that a forward pass moved, and of the trainable parameters that it left unused."""
+def _run(scene: Scene, batch: Any) -> tuple[list[str], list[str], list[Tensor]]:
+    """Names of the buffers that a forward pass moved, and of the trainable parameters unused; its outputs."""
     try:
         net = copy.deepcopy(scene.bare)
     except Exception as error:
@@ -87,11 +89,11 @@ def _run(scene: Scene, batch: Any) -> tuple[list[str], list[str]]:
             ) from error
         moved = [n.name for n in tensors(net) if n.name in before and not same_bits(before[n.name], n.tensor)]
         if not outputs:
-            return moved, []
+            return moved, [], []
         with torch.enable_grad():
             torch.stack([_real(output).sum().float() for output in outputs]).sum().backward()
     trainable = [n for n in tensors(net) if n.kind == "parameter" and n.tensor.requires_grad]
-    return moved, [named.name for named in trainable if named.tensor.grad is None]
+    return moved, [named.name for named in trainable if named.tensor.grad is None], outputs
 
 
 def _drop_functions(net: nn.Module) -> None:

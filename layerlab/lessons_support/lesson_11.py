@@ -241,6 +241,7 @@ LESSON_OF: dict[str, str | None] = {
     "in-two-groups": "05",
     "twice-in-group": "05",
     "empty-group": "05, 11",
+    "unknown-option": None,
     "flag-on-module": "06, 11",
     "misspelt-flag": "11",
     "everything-frozen": "07",

@@ -49,6 +49,18 @@ def test_nothing_found_is_false_and_says_what_was_looked_at():
     assert found.rows() == []
 
 
+def test_without_an_optimizer_it_says_what_it_did_not_look_at():
+    said = "audit: nothing found in Sequential (4 of 4 parameters trainable), no optimizer given: who trains"
+    assert repr(audit(net())).replace("\n", " ").startswith(said)
+
+
+def test_a_scheduler_without_its_optimizer_is_refused():
+    scheduler = torch.optim.lr_scheduler.StepLR(SGD(net().parameters(), lr=0.1), 1)
+    for arguments, options in (((scheduler,), {}), ((), {"scheduler": scheduler})):
+        with pytest.raises(ValueError, match=r"a StepLR was given, and no optimizer: audit\(model, optim"):
+            audit(net(), *arguments, **options)
+
+
 def test_the_text_is_the_same_every_time_and_holds_no_address():
     texts = {repr(audit(*faulty())) for _ in range(3)}
     assert len(texts) == 1

@@ -52,6 +52,44 @@ def test_softmax_before_cross_entropy(loss):
     assert not audit(model, optimizer, loss=loss)
 
 
+class EndsInside(nn.Module):
+    """Applies its softmax (or nothing) in forward, where no module shows it."""
+
+    def __init__(self, end):
+        super().__init__()
+        torch.manual_seed(0)
+        self.linear, self.end = nn.Linear(4, 4), end
+
+    def forward(self, x):
+        return self.end(self.linear(x))
+
+
+@pytest.mark.parametrize("loss", [nn.CrossEntropyLoss(), F.cross_entropy])
+def test_softmax_in_forward_shows_on_a_batch(loss):
+    model, x, y = EndsInside(lambda z: z.softmax(1)), torch.eye(4), torch.arange(4)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    assert not audit(model, optimizer, loss=loss)  # without a batch nothing of it is seen
+    finding = the(audit(model, optimizer, loss=loss, batch=x), "double-softmax", "error")
+    right = F.cross_entropy(model.linear(x), y)
+    assert loss(model(x), y) != right
+    own = cured(finding)["loss"]
+    torch.testing.assert_close(own(model(x), y), right)
+
+
+@pytest.mark.parametrize("end", [nn.Identity(), torch.sigmoid, torch.relu, lambda z: z[:, 0]])
+def test_other_outputs_on_a_batch_are_no_probabilities(end):
+    model = EndsInside(end)
+    optimizer = SGD(model.parameters(), lr=0.1)
+    assert not audit(model, optimizer, loss=nn.CrossEntropyLoss(), batch=torch.eye(4))
+
+
+def test_a_softmax_that_a_module_shows_is_found_once():
+    model = ending_in(nn.Softmax(dim=-1))
+    found = audit(model, SGD(model.parameters(), lr=0.1), loss=nn.CrossEntropyLoss(), batch=torch.eye(4))
+    assert found.codes == ("double-softmax",)
+    assert len(found) == 1
+
+
 def test_sigmoid_before_a_loss_with_logits():
     model, loss = ending_in(nn.Sigmoid()), nn.BCEWithLogitsLoss()
     optimizer = SGD(model.parameters(), lr=0.1)

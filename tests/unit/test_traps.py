@@ -466,6 +466,55 @@ def test_a_warm_up_from_zero_is_no_alarm():
     assert not ledger.alarms
 
 
+# -- what never moves, and whether it matters
+
+
+def test_a_bias_before_batchnorm_is_no_alarm():
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.Tanh(), nn.Linear(16, 3))
+    optimizer = OPTIM.SGD(net.parameters(), 0.001)
+    x = torch.randn(32, 8)
+    with watch(net, optimizer) as ledger:
+        for _ in range(3):
+            optimizer.zero_grad()
+            net(x).square().mean().backward()
+            optimizer.step()
+    assert ledger[-1]["0.bias"].reason is Reason.BELOW_RESOLUTION
+    alarm = alarm_of(ledger, "never-moved", "0.bias")
+    assert alarm.level == "notice"
+    assert "rounding noise" in alarm.cause
+    exec(alarm.cure, {"model": net})
+    assert not net[0].bias.requires_grad
+    with torch.no_grad():  # it is true that the output does not depend on it
+        before = net(x)
+        net[0].bias += 1
+        torch.testing.assert_close(net(x), before)
+
+
+def test_an_update_below_the_spacing_of_numbers_has_a_cure_that_moves_it():
+    net = nn.Linear(4, 3).bfloat16()
+    optimizer = OPTIM.SGD(net.parameters(), 1e-5)
+    x = torch.linspace(-1, 1, 20).reshape(5, 4).bfloat16()
+
+    def train(steps):
+        for _ in range(steps):
+            optimizer.zero_grad()
+            net(x).square().sum().backward()
+            optimizer.step()
+
+    with torch.no_grad():
+        net.weight.fill_(1.0)
+    with watch(net, optimizer) as ledger:
+        train(2)
+    alarm = alarm_of(ledger, "never-moved", "weight")
+    assert alarm.level == "alarm"
+    for _ in range(3):
+        exec(alarm.cure, {"optimizer": optimizer})
+    before = bits(net.weight)
+    train(1)
+    assert not torch.equal(before, net.weight)
+
+
 # -- how a layer that was meant to train stays still ---------------------------------------------------------
 
 
