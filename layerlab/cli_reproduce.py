@@ -1,11 +1,12 @@
-"""The command ``layerlab reproduce``: the document's five settings at full size, on ants and bees."""
+"""The command ``layerlab reproduce``: the five settings of lesson 04 at full size, on ants and bees."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from tempfile import NamedTemporaryFile
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from layerlab.experiments.outcome import Outcome
@@ -20,28 +21,39 @@ last epoch that was finished. Images and weights are taken from the folder that 
 downloaded once."""
 
 
+_OF_INSECTS: Final[dict[str, Any]] = {
+    "settings": [],
+    "architecture": "resnet18",
+    "weights": "imagenet",
+    "seed": None,
+    "epochs": 25,
+    "side": 224,
+    "device": None,
+}
+"""What chooses among the runs on ants and bees, and its default."""
+
+
 def add_reproduce(commands: Any) -> None:
     """Add the command's line to the parser of ``layerlab``."""
     parser = commands.add_parser(
         "reproduce",
-        help="train the document's five settings on ants and bees",
+        help="train the five settings of lesson 04 on ants and bees",
         description=ABOUT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("settings", nargs="*", metavar="SETTING", help="which ones (default: all five)")
     parser.add_argument(
-        "--architecture", default="resnet18", help="resnet18 or resnet50 (default: %(default)s)"
+        "settings",
+        nargs="*",
+        metavar="SETTING",
+        help="which ones: scratch, fine_tune, frozen, lr_zero, lr_tenth (default: all)",
     )
-    parser.add_argument(
-        "--weights", default="imagenet", help="imagenet, or imagenet-without-layer4 (default: %(default)s)"
-    )
+    parser.add_argument("--architecture", help="resnet18 or resnet50 (default: %(default)s)")
+    parser.add_argument("--weights", help="imagenet, or imagenet-without-layer4 (default: %(default)s)")
     parser.add_argument(
         "--seed", type=int, action="append", metavar="N", help="may be given several times (default: 1)"
     )
-    parser.add_argument("--epochs", type=int, default=25, help="default: %(default)s, as the document has it")
-    parser.add_argument(
-        "--side", type=int, default=224, help="pixels of an image's side (default: %(default)s)"
-    )
+    parser.add_argument("--epochs", type=int, help="default: %(default)s, as the document has it")
+    parser.add_argument("--side", type=int, help="pixels of an image's side (default: %(default)s)")
     parser.add_argument("--device", help="cpu, cuda or mps (default: the best there is)")
     parser.add_argument(
         "--digits",
@@ -52,18 +64,49 @@ def add_reproduce(commands: Any) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("results"), metavar="DIR", help="default: %(default)s"
     )
+    parser.set_defaults(**_OF_INSECTS)
 
 
 def run_reproduce(chosen: argparse.Namespace) -> int:
     """Train what was chosen; returns the exit status."""
     try:
+        _check(chosen)
         return _digits(chosen.out) if chosen.digits else _ants_and_bees(chosen)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        print("\nstopped; the same command goes on after the last result that was written", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         print(f"layerlab reproduce: {error}", file=sys.stderr)
         return 1
+
+
+def _check(chosen: argparse.Namespace) -> None:
+    """Refuse what would fail late, or be passed over.
+
+    Raises
+    ------
+    ValueError
+        The message names it.
+    """
+    if chosen.digits:
+        for name, usual in _OF_INSECTS.items():
+            if getattr(chosen, name) != usual:
+                what = "SETTING" if name == "settings" else f"--{name}"
+                raise ValueError(f"--digits trains all there is and takes only --out: leave {what} out")
+    if chosen.device is not None:
+        import torch
+
+        try:
+            torch.empty(0, device=chosen.device)
+        except (RuntimeError, AssertionError) as error:
+            why = "choose cpu, cuda or mps" if "Expected one of" in str(error) else str(error).splitlines()[0]
+            raise ValueError(f"--device {chosen.device}: {why}") from error
+    try:
+        chosen.out.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=chosen.out):
+            pass
+    except OSError as error:
+        raise ValueError(f"--out {chosen.out} is no folder that can be written: {error.strerror}") from error
 
 
 def _digits(folder: Path) -> int:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import nn
 from torch.optim import Optimizer
 
 
@@ -22,3 +25,25 @@ def inside(optimizer: Optimizer) -> Optimizer:
             raise TypeError(f"{kind} has no step hooks: its __init__ does not call Optimizer.__init__")
         optimizer = held
     return optimizer
+
+
+def trains(optimizer: Any, model: nn.Module) -> Optimizer:
+    """The optimizer inside all wrappers, if it trains something of this model.
+
+    Raises
+    ------
+    TypeError
+        It is no optimizer, or the model no module.
+    ValueError
+        It holds no parameter of this model.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")
+    if not isinstance(optimizer, Optimizer):
+        hint = ": give it the scheduler's optimizer" if hasattr(optimizer, "optimizer") else ""
+        raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}{hint}")
+    found = inside(optimizer)
+    held = {id(tensor) for group in found.param_groups for tensor in group["params"]}
+    if held.isdisjoint(map(id, model.parameters())):
+        raise ValueError("the optimizer holds no parameter of this model: build it on this one")
+    return found

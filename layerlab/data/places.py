@@ -45,4 +45,6 @@ def cache_folder() -> Path:
 
 def way_out(name: str) -> str:
     """What to do by hand when a file cannot be downloaded."""
+    if folder := data_folder():
+        return f"Get {name} in another way and put it into {folder}, which {DATA} names: it is not there."
     return f"Get {name} in another way, put it into a folder and set {DATA} to that folder."

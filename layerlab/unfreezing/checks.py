@@ -10,7 +10,7 @@ from torch.optim import LBFGS, Optimizer
 from layerlab.names import find, listing
 from layerlab.unfreezing.entries import Entry
 from layerlab.unfreezing.rates import Scheduler
-from layerlab.wrappers import inside
+from layerlab.wrappers import trains
 
 
 def check_optimizer(model: nn.Module, optimizer: Optimizer) -> Optimizer:
@@ -23,14 +23,9 @@ def check_optimizer(model: nn.Module, optimizer: Optimizer) -> Optimizer:
     ValueError
         It is LBFGS, or holds no parameter of this model.
     """
-    if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer must be a torch.optim.Optimizer, not {type(optimizer).__name__}")
-    optimizer = inside(optimizer)
+    optimizer = trains(optimizer, model)
     if isinstance(optimizer, LBFGS):
         raise ValueError("LBFGS has a single group and moves all of it along one direction: take another")
-    held = {id(tensor) for group in optimizer.param_groups for tensor in group["params"]}
-    if not any(id(named.tensor) in held for named in find(model, "*", buffers=False)):
-        raise ValueError("the optimizer holds no parameter of this model: build it on this one")
     return optimizer
 
 

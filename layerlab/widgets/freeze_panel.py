@@ -64,9 +64,11 @@ class FreezePanel(Shows):
 
     Raises
     ------
+    TypeError
+        ``model`` is no module, or ``optimizer`` no optimizer.
     ValueError
-        For a layer that means no parameter (with near names), for an unknown method, or for ``lr_zero``
-        without an optimizer.
+        For a layer that means no parameter (with near names), for an unknown method, for ``lr_zero`` without
+        an optimizer, or for an optimizer that holds no parameter of this model.
     """
 
     def __init__(

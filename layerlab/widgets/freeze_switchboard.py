@@ -20,7 +20,7 @@ from layerlab.widgets import freeze_state as state
 from layerlab.widgets import freeze_warnings as warnings
 from layerlab.widgets.freeze_grip import Grip
 from layerlab.widgets.freeze_history import History, Key
-from layerlab.wrappers import inside
+from layerlab.wrappers import trains
 
 _boards: Any = WeakIdKeyDictionary()  # bare model -> Switchboard
 
@@ -282,14 +282,14 @@ def switchboard(model: nn.Module, optimizer: Optimizer | None = None, how: str |
     Raises
     ------
     TypeError
-        `model` is not a ``torch.nn.Module``.
+        `model` is not a ``torch.nn.Module``, or `optimizer` is no optimizer.
     ValueError
-        An unknown way to freeze; or what is frozen already cannot be frozen that way, or not in that
-        optimizer. Nothing has been changed then.
+        An unknown way to freeze; an optimizer that holds no parameter of this model; or what is frozen
+        already cannot be frozen that way, or not in that optimizer. Nothing has been changed then.
     """
     found: Switchboard | None = _boards.get(bare(model))
     board = found or Switchboard(model)
-    optimizer = None if optimizer is None else inside(optimizer)
+    optimizer = None if optimizer is None else trains(optimizer, model)
     known = ways(optimizer or board.grip.optimizer)
     if how is not None and how not in known:
         hint = "; lr_zero needs the optimizer: FreezePanel(model, optimizer)" if how in WAYS else ""

@@ -18,7 +18,7 @@ from layerlab.data import fetch as fetching
 from layerlab.data.causes import in_words
 from layerlab.data.errors import DataError
 from layerlab.data.fetch import fetch
-from layerlab.data.places import cache_folder, data_folder, given
+from layerlab.data.places import cache_folder, data_folder, given, way_out
 
 BODY = bytes(range(256)) * 2000
 SUM = hashlib.sha256(BODY).hexdigest()
@@ -374,3 +374,12 @@ def test_the_systems_cache_by_default(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_folder().name == "layerlab" or sys.platform == "win32"
     assert not (tmp_path / "layerlab").exists()
+
+
+def test_the_way_out_says_whether_a_folder_was_looked_at(tmp_path, monkeypatch):
+    monkeypatch.delenv("LAYERLAB_DATA", raising=False)
+    assert way_out("a.zip") == (
+        "Get a.zip in another way, put it into a folder and set LAYERLAB_DATA to that folder."
+    )
+    monkeypatch.setenv("LAYERLAB_DATA", str(tmp_path))
+    assert f"put it into {tmp_path}, which LAYERLAB_DATA names: it is not there" in way_out("a.zip")

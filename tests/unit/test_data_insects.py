@@ -255,7 +255,7 @@ def test_a_download_that_fails_and_then_succeeds(fault, says, tmp_path, monkeypa
         server.answer = fault
         with pytest.raises(DataError, match=says) as caught:
             ants_and_bees(side=SIDE)
-        assert "set LAYERLAB_DATA to that folder" in str(caught.value)
+        assert "which LAYERLAB_DATA names: it is not there" in str(caught.value)
         left = [path.name for path in tmp_path.rglob("*") if path.is_file()]
         assert set(left) <= {".hymenoptera_data.zip.lock"}
         server.answer = whole(zipped(SMALL))

@@ -570,3 +570,16 @@ def test_the_copied_code_pasted_beside_the_panel_changes_nothing():
     assert [(g["lr"], list(map(id, g["params"]))) for g in optimizer.param_groups] == before
     panel.release()
     assert len(optimizer.param_groups) == 1
+
+
+def test_what_is_no_optimizer_of_this_model_is_refused(net):
+    other = nn.Linear(2, 2)
+    optimizer = OPTIM.SGD(net.parameters(), lr=0.1)
+    with pytest.raises(ValueError, match="the optimizer holds no parameter of this model"):
+        FreezePanel(net, OPTIM.SGD(other.parameters(), lr=0.1))
+    with pytest.raises(TypeError, match="not StepLR: give it the scheduler's optimizer"):
+        FreezePanel(net, OPTIM.lr_scheduler.StepLR(optimizer, 1))
+    with pytest.raises(TypeError, match=r"optimizer must be a torch\.optim\.Optimizer, not str"):
+        FreezePanel(net, "adam")
+    assert FreezePanel(net).lrs == []
+    assert len(FreezePanel(net, optimizer).lrs) == 1

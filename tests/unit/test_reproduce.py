@@ -213,7 +213,7 @@ def test_an_interrupt_says_how_to_go_on(pictures, monkeypatch, capsys):
 
     monkeypatch.setattr("layerlab.experiments.reproduce.reproduce", interrupted)
     assert cli.main(["reproduce", "scratch"]) == 130
-    assert "the same command goes on from here" in capsys.readouterr().err
+    assert "the same command goes on after the last result" in capsys.readouterr().err
 
 
 def test_a_table_of_nothing_has_its_head():
@@ -226,3 +226,22 @@ def test_help_names_the_settings_and_where_data_comes_from(capsys):
     said = capsys.readouterr().out
     assert "LAYERLAB_DATA" in said
     assert os.environ.get("HOME", "/nowhere") not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--digits", "frozen"], "takes only --out: leave SETTING out"),
+        (["--digits", "--epochs", "3"], "takes only --out: leave --epochs out"),
+        (["--digits", "--architecture", "resnet50"], "takes only --out: leave --architecture out"),
+        (["--device", "foo"], "--device foo: choose cpu, cuda or mps"),
+        (["--digits", "--out", "taken"], "--out taken is no folder that can be written"),
+        (["thaw"], "setting 'thaw': choose from scratch, fine_tune, frozen, lr_zero, lr_tenth"),
+    ],
+)
+def test_choices_that_cannot_be_are_refused_at_once(arguments, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken").write_text("a file")
+    assert cli.main(["reproduce", *arguments]) == 1
+    assert said in capsys.readouterr().err
+    assert (tmp_path / "taken").read_text() == "a file"
