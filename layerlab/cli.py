@@ -45,7 +45,7 @@ def find_lessons(places: Sequence[Path] | None = None) -> Path:
 
 
 def find_lesson(name: str, lessons: Path) -> Path:
-    """Find the lesson of that name in the lessons' folder; its ``.ipynb`` may be left out.
+    """Find the lesson of that name, or the only one that begins with it: ``03``.
 
     Raises
     ------
@@ -56,6 +56,9 @@ def find_lesson(name: str, lessons: Path) -> Path:
         if lesson.is_file():
             return lesson
     all_of_them = sorted(path.name for path in lessons.glob("*.ipynb"))
+    begin = [one for one in all_of_them if name and one.startswith(name)]
+    if len(begin) == 1:
+        return lessons / begin[0]
     near = difflib.get_close_matches(name, all_of_them, n=3, cutoff=0.4) or all_of_them
     raise FileNotFoundError(f"no notebook {name!r} here or in {lessons}; there is {', '.join(near)}")
 

@@ -41,6 +41,12 @@ def test_a_lesson_by_its_name(checkout):
     ]
 
 
+def test_a_lesson_by_what_it_alone_begins_with(checkout, capsys):
+    assert cli.lab_arguments("01", root=False)[1] == str(checkout / "01_sgd_vs_adam.ipynb")
+    assert cli.main(["lab", "0"]) == 1
+    assert "00_start_here.ipynb, 01_sgd_vs_adam.ipynb" in capsys.readouterr().err
+
+
 def test_from_inside_the_lessons_folder(checkout, monkeypatch):
     monkeypatch.chdir(checkout)
     assert cli.find_lessons() == checkout

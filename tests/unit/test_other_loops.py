@@ -130,6 +130,18 @@ def test_lightning_as_printed(lightning_module, stepped):
     assert not ledgers[2].alarms
 
 
+def test_lightning_trains_the_backbones_batchnorm_along_if_the_optimizer_takes_what_trains(lightning_module):
+    class All(lightning_module):
+        def configure_optimizers(self):
+            return torch.optim.AdamW(filter(lambda p: p.requires_grad, self.parameters()), lr=0.01)
+
+    with pytest.warns(UserWarning, match="already exist within another group"):  # Lightning's, at the release
+        ledgers = readme("lightning", {"module": All(), "loader": Batches()})["watched"].ledgers
+    assert not ledgers[1].alarms
+    assert reasons(ledgers[1][0])["backbone.1.weight"] is Reason.GRADIENT
+    assert reasons(ledgers[1][0])["backbone.0.weight"] is Reason.NOT_IN_OPTIMIZER
+
+
 QUIET = dict(logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
 
 
