@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import torch
@@ -59,15 +59,14 @@ def outcome_table(outcomes: Mapping[str, Outcome], title: str, guesses: Mapping[
     ValueError
         If a guess is for no way in the table, or does not begin as a verdict (``"?"`` is none yet).
     """
-    if unknown := [name for name in guesses if name not in outcomes]:
-        raise ValueError(f"a guess for {unknown[0]!r}, but the ways are: {', '.join(outcomes)}")
-    made = {name: _verdict(name, guess) for name, guess in guesses.items() if guess != "?"}
+    made = _made(guesses, outcomes)
     right = sum(outcomes[name].verdict == guess for name, guess in made.items())
     rows = []
     for name, outcome in outcomes.items():
         row: dict[str, object] = {"name": name, "way": outcome.variant.says}
-        row["result"] = f"{SIGNS[outcome.verdict]} {outcome.verdict}"
-        row["apart by"] = short(outcome.apart, 1) if outcome.apart else None
+        none = ", but no step was taken" if outcome.verdict == WORKS and not outcome.steps else ""
+        row["result"] = f"{SIGNS[outcome.verdict]} {outcome.verdict}{none}"
+        row["apart by at most"] = short(outcome.apart, 1) if outcome.apart else None
         if guesses:
             mine = made.get(name)
             row["your guess"] = f"{'✓' if mine == outcome.verdict else '✗'} {mine}" if mine else None
@@ -76,10 +75,18 @@ def outcome_table(outcomes: Mapping[str, Outcome], title: str, guesses: Mapping[
     return table(rows, title=title + counted)
 
 
-def _verdict(name: str, guess: str) -> str:
+def _made(guesses: Mapping[str, str], ways: Collection[str]) -> dict[str, str]:
+    """The verdicts that were guessed."""
+    if unknown := [name for name in guesses if name not in ways]:
+        raise ValueError(f"a guess for {unknown[0]!r}, but the ways are: {', '.join(ways)}")
+    return {name: _verdict(name, guess) for name, guess in guesses.items() if guess != "?"}
+
+
+def _verdict(name: str, guess: object) -> str:
     """The verdict that begins like this: a letter will do."""
+    begins = guess.strip().lower() if isinstance(guess, str) else ""
     for verdict in VERDICTS:
-        if guess.strip() and verdict.startswith(guess.strip().lower()):
+        if begins and verdict.startswith(begins):
             return verdict
     raise ValueError(f"{name}: {guess!r} is no verdict; the verdicts are: {', '.join(VERDICTS)}")
 
@@ -93,8 +100,7 @@ def errors_table(outcomes: Mapping[str, Outcome]) -> Shown:
         said = first_sentence(outcome.failure)
         if outcome.verdict == HANGS:  # what gloo says then names its own source file
             said = f"none before the time limit, here {LIMIT:g} s"
-        taken = max(len(run.moments) - 1 for run in outcome.runs if run is not None)
-        rows.append({"name": name, "steps taken": taken, "what PyTorch says": said})
+        rows.append({"name": name, "steps taken": outcome.steps, "what PyTorch says": said})
     return table(rows, title="what is raised, and after how many steps")
 
 
@@ -215,6 +221,13 @@ def ways(*names: str) -> dict[str, Variant]:
     return {name: VARIANTS[name] for name in names or VARIANTS}
 
 
-def run_ways(chosen: Mapping[str, Variant]) -> dict[str, Outcome]:
-    """Run the chosen ways in two processes, one after the other."""
+def run_ways(chosen: Mapping[str, Variant], guesses: Mapping[str, str] | None = None) -> dict[str, Outcome]:
+    """Run the chosen ways in two processes, one after the other.
+
+    Raises
+    ------
+    ValueError
+        For a guess that `outcome_table` would refuse: before anything runs.
+    """
+    _made(guesses or {}, chosen)
     return dict(zip(chosen, run_variants(chosen.values()), strict=True))

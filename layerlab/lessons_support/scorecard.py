@@ -83,7 +83,10 @@ class Scorecard:
     def _shown(self) -> Shown:
         page = Table(
             title=self.line,
-            columns=(Column("prediction"), Column("right at the first try", align="right", code=True)),
+            columns=(
+                Column("prediction"),
+                Column("right in the first answer locked in", align="right", code=True),
+            ),
             rows=tuple(
                 Row((Cell(printable(entry.question)), Cell(f"{entry.right} of {entry.total}")))
                 for entry in self.entries

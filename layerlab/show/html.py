@@ -92,7 +92,7 @@ def _content(cell: Cell, column: Column) -> str:
     mark = f"{_marks(cell.mark)} " if cell.mark else ""
     if cell.bar is not None:
         return f'<samp aria-hidden="true"{_colour(cell)}>{blocks(cell.bar)}</samp>'
-    said = escape(cell.text) if column.code else _coloured(cell.text)
+    said = escape(cell.text) if column.names else _coloured(cell.text)
     if cell.reason and cell.text.startswith(ALPHABET[cell.reason].symbol):
         symbol = ALPHABET[cell.reason].symbol
         said = f"<span{_colour(cell)}>{symbol}</span>{escape(cell.text[len(symbol) :])}"

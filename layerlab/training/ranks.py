@@ -189,7 +189,7 @@ def _uneven(records: Sequence[RankRecord]) -> list[Alarm]:
 def _alarm(records: Sequence[RankRecord], name: str, step: int) -> Alarm:
     facts = {r.rank: r.steps[step].tensors.get(name) for r in records} if step >= 0 else {}
     known = {rank: fact for rank, fact in facts.items() if fact is not None}
-    cause, cure = _cause(step, known)
+    cause, cure = _cause(step, known, _flags_changed(records, step))
     level: Level = "alarm"
     if known and all(fact.info.kind == "buffer" for fact in known.values()):
         level = "notice"
@@ -202,12 +202,21 @@ ANEW = (
     "ddp = DistributedDataParallel(model)  # wrap anew, after every change of requires_grad\n"
     "# where a step does not use every layer: DistributedDataParallel(model, find_unused_parameters=True)"
 )
+LOOK = (
+    "ddp = DistributedDataParallel(model, find_unused_parameters=True)"
+    "  # where a step does not use every layer"
+)
 START = "# load the same weights on every rank, or wrap first: DistributedDataParallel copies rank 0's"
-TOGETHER = "dist.all_reduce(frozen, op=dist.ReduceOp.MIN)  # freeze what all ranks freeze, on all of them"
+TOGETHER = (
+    "frozen = torch.tensor([not p.requires_grad for p in model.parameters()], dtype=torch.int32)"
+    "  # or what else this rank would freeze\n"
+    "dist.all_reduce(frozen, op=dist.ReduceOp.MIN)  # 1 where all ranks would: freeze that, on every rank"
+)
 
 
-def _cause(step: int, facts: dict[int, TensorStep]) -> tuple[str, str]:
+def _cause(step: int, facts: dict[int, TensorStep], flags_changed: bool) -> tuple[str, str]:
     """Why a tensor parted, from what is on record, and the line that cures it."""
+    anew = ANEW if flags_changed else LOOK
     if step < 0 or not facts:
         return "it was not the same before the first step", START
 
@@ -223,8 +232,18 @@ def _cause(step: int, facts: dict[int, TensorStep]) -> tuple[str, str]:
     if differ(lambda fact: fact.lr):
         return "lr " + by_rank(lambda fact: str(fact.lr)), "# give every rank's optimizer the same lr"
     if differ(lambda fact: (fact.grad, fact.grad_max)):
-        return "its gradient was not averaged: another one on each rank", ANEW
-    return f"{fates}; the largest element of its gradient is the same", ANEW
+        return "its gradient was not averaged: another one on each rank", anew
+    return f"{fates}; the largest element of its gradient is the same", anew
+
+
+def _flags_changed(records: Sequence[RankRecord], step: int) -> bool:
+    """Whether ``requires_grad`` of any tensor is another in this step than in the first, on some rank."""
+    return step > 0 and any(
+        fact.requires_grad != record.steps[0].tensors[name].requires_grad
+        for record in records
+        for name, fact in record.steps[step].tensors.items()
+        if name in record.steps[0].tensors
+    )
 
 
 def _fate(fact: TensorStep) -> str:

@@ -29,6 +29,7 @@ from layerlab.experiments.distributed.outcome import (
 from layerlab.experiments.distributed.problems import batches, network, optimizer_of
 from layerlab.experiments.distributed.variants import SHARDED, VARIANTS, Variant
 from layerlab.ledger import watch
+from layerlab.lessons_support.lesson_09 import outcome_table
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 
@@ -50,6 +51,7 @@ EXPECTED = {
     "wrap_anew": WORKS,
     "one_rank_frozen": ERROR,
     "one_rank_skips": HANGS,
+    "one_rank_times_zero": WORKS,
     "sharded": WORKS if SHARDS_ON_CPU else ERROR,
 }
 """What it comes to with PyTorch 2.15, as measured by hand before this was written."""
@@ -138,6 +140,27 @@ def test_released_after_wrapping_trains_on_its_own_data_alone(outcomes):
         assert own["head.weight"].grad_max != pytest.approx(float(net.head.weight.grad.abs().max()), rel=1e-4)
 
 
+def test_a_loss_times_zero_leaves_half_of_the_other_ranks_gradient(outcomes):
+    net, run = network("mlp"), outcomes["one_rank_times_zero"].runs[0]
+    net.load_state_dict(run.moments[3])
+    inputs, targets = batches("mlp", 1)[3]
+    cross_entropy(net(*inputs), targets).backward()
+    for name, p in net.named_parameters():
+        assert run.record.steps[3][name].grad_max == pytest.approx(float(p.grad.abs().max()) / 2, rel=1e-4)
+
+
+def test_the_cure_goes_by_whether_flags_have_changed(outcomes):
+    def cures(name):
+        return {alarm.cure for alarm in outcomes[name].comparison.alarms}
+
+    (looked_for,), (anew,) = cures("alternate"), cures("released_after")
+    assert looked_for.startswith("ddp = DistributedDataParallel(model, find_unused_parameters=True)")
+    assert anew.startswith("ddp = DistributedDataParallel(model)  # wrap anew")
+    for names in ({"model": network("mlp")}, {"model": network("two tasks")}):
+        (together,) = cures("own_tasks_grad_none")
+        exec(together.splitlines()[0], {"torch": torch, **names})
+
+
 def test_errors_are_told(outcomes):
     assert "Expected to have finished reduction" in first_sentence(outcomes["alternate"].failure)
     assert "train_step(ddp" in outcomes["alternate"].failure.where
@@ -170,6 +193,54 @@ def test_an_error_on_one_rank_is_an_error_although_the_other_waits():
     assert [run.printed for run in one.runs] == ["hello from 0\n", "hello from 1\n"]
     assert other.verdict == ERROR
     assert other.failure.kind == "SystemExit"
+
+
+def frozen_by_flag_and_moved_by_zeros(net, optimizer, batches, rank):
+    ddp = DDP(net, find_unused_parameters=True)  # noqa: F821
+    for step, batch in enumerate(batches):
+        net.body.requires_grad_(step < 2)
+        train_step(ddp, optimizer, batch, set_to_none=False)  # noqa: F821
+
+
+def does_nothing(net, optimizer, batches, rank):
+    pass
+
+
+def test_what_is_frozen_and_moves_is_told_without_being_asked_for():
+    moved, idle = run_variants([Variant(frozen_by_flag_and_moved_by_zeros, ""), Variant(does_nothing, "")])
+    assert (moved.verdict, moved.moved) == (MOVED, ["body.weight", "body.bias"])
+    assert moved.apart == 0
+    assert (idle.verdict, idle.steps) == (WORKS, 0)
+    assert repr(moved) == "Outcome(frozen_by_flag_and_moved_by_zeros: frozen moved)"
+    assert "✓ works, but no step was taken" in repr(outcome_table({"idle": idle}, "", {}))
+
+
+def dies(net, optimizer, batches, rank):
+    import os
+
+    if rank == 1:
+        os._exit(3)
+    DDP(net)  # noqa: F821
+
+
+def test_a_process_that_dies_is_an_error_and_what_comes_after_did_not_run():
+    ways = [Variant(way, "") for way in (does_nothing, dies, does_nothing)]
+    before, died, after = run_variants(ways)
+    assert [one.verdict for one in (before, died, after)] == [WORKS, ERROR, ERROR]
+    assert "ProcessEnded: a rank was gone before its time" in first_sentence(died.failure)
+    assert "not run" in first_sentence(after.failure)
+    assert died.apart == after.apart == 0
+    with pytest.raises(ValueError, match="does_nothing: 0 of 2 ranks kept a ledger; nothing to compare"):
+        _ = after.comparison
+
+
+def test_what_is_no_way_is_refused_before_anything_runs():
+    with pytest.raises(TypeError, match=r"a way is Variant\(function, .*\), not a function"):
+        run_variants([does_nothing])
+    with pytest.raises(
+        ValueError, match="'article' is no network of this lesson: choose 'two tasks' or 'mlp'"
+    ):
+        Variant(does_nothing, "", "article")
 
 
 def test_what_is_no_function_with_a_source():

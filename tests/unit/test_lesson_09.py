@@ -5,6 +5,7 @@ import torch.distributed as dist
 
 from layerlab.experiments.distributed.outcome import APART, ERROR, HANGS, WORKS, run_variants
 from layerlab.experiments.distributed.variants import VARIANTS, Variant
+from layerlab.lessons_support import lesson_09
 from layerlab.lessons_support.lesson_09 import (
     check_both_ranks,
     code_of,
@@ -13,6 +14,7 @@ from layerlab.lessons_support.lesson_09 import (
     judge,
     ledger_of,
     outcome_table,
+    run_ways,
     steps_of,
     ways,
 )
@@ -163,6 +165,17 @@ def test_the_table(outcomes):
         outcome_table(some, "ways", {"nothing": "works"})
     with pytest.raises(ValueError, match="lr_zero: 'fine' is no verdict; the verdicts are: works, error"):
         outcome_table(some, "ways", {"lr_zero": "fine"})
+
+
+@pytest.mark.parametrize(
+    ("guess", "said"), [("maybe", "'maybe' is no verdict"), (3, "3 is no"), (None, "None is")]
+)
+def test_a_guess_that_is_no_verdict_is_refused_before_anything_runs(guess, said, monkeypatch):
+    monkeypatch.setattr(lesson_09, "run_variants", lambda *_: pytest.fail("it ran"))
+    with pytest.raises(ValueError, match=f"alternate: {said}"):
+        run_ways(ways("alternate"), {"alternate": guess})
+    with pytest.raises(ValueError, match="a guess for 'turns', but the ways are: alternate"):
+        run_ways(ways("alternate"), {"turns": "w"})
 
 
 def test_what_is_raised(outcomes):

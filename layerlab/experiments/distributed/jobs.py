@@ -50,11 +50,16 @@ def job(function: Callable[..., Any], problem: Problem, *, own_optimizer: bool =
     return Job(function.__name__, source, problem, own_optimizer)
 
 
+DIED = "ProcessEnded"
+"""The kind of failure of a rank whose process was gone before it could say anything."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """An exception on one rank."""
 
     kind: str
+    """Its class, or `DIED`."""
     text: str
     where: str
     """The line of the function it passed through."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch.distributed as dist
 
-from layerlab.experiments.distributed.jobs import Job, RankRun
+from layerlab.experiments.distributed.jobs import DIED, Failure, Job, RankRun
 from layerlab.experiments.distributed.on_rank import PLAN, result_name
 from layerlab.experiments.distributed.worker import LAUNCHER
 
@@ -53,7 +53,8 @@ def run_on_two_ranks(
     Returns
     -------
     list
-        For each job what each rank did; None where a rank came to no end.
+        For each job what each rank did; None where a rank came to no end. A process that dies ends the other
+        one too: then this and the jobs after it have a failure.
 
     Raises
     ------
@@ -77,6 +78,17 @@ def run_on_two_ranks(
     if ended not in (None, 0) and all(run is None for runs in found for run in runs):
         last = [line for line in said.splitlines() if line.strip()][-3:]
         raise RuntimeError("the two processes could not run: " + " | ".join(last))
+    return _with_what_died(found) if ended not in (None, 0) else found
+
+
+def _with_what_died(found: list[list[RankRun | None]]) -> list[list[RankRun | None]]:
+    """Say that a process died in the first job without results, and that those after it did not run."""
+    text = "a rank was gone before its time (os._exit, a crash, too little memory)"
+    for runs in found:
+        if None in runs:
+            for rank, run in enumerate(runs):
+                runs[rank] = run or RankRun(rank, failure=Failure(DIED, text, ""))
+            text = "not run: a rank was gone in a way before this one"
     return found
 
 

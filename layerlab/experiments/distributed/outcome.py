@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 from layerlab.compare import same_bits
-from layerlab.experiments.distributed.jobs import Failure, Job, RankRun, job
+from layerlab.experiments.distributed.jobs import DIED, Failure, Job, RankRun, job
 from layerlab.experiments.distributed.launch import LIMIT, PATIENCE, run_on_two_ranks
 from layerlab.experiments.distributed.variants import SHARDED, VARIANTS, Variant
 from layerlab.training.ranks import RankComparison, compare_ranks
@@ -44,15 +45,17 @@ class Outcome:
 
     @property
     def failure(self) -> Failure | None:
-        """The exception of the first rank that had one and did not merely wait in vain for the other."""
+        """The exception of the first rank that had one and did not merely suffer from the other."""
         failed = [run for run in self.runs if run is not None and run.failure is not None]
-        first = min(failed, key=lambda run: (run.hung, run.rank), default=None)
-        return first.failure if first else None
+        causes = [
+            (run.hung, run.failure.kind != DIED, run.rank, run.failure) for run in failed if run.failure
+        ]
+        return min(causes)[-1] if causes else None
 
     @property
     def apart(self) -> float:
         """The largest difference between two ranks' last parameters; 0 only if all bits are the same."""
-        last = [run.moments[-1] for run in self.runs if run is not None]
+        last = [run.moments[-1] for run in self.runs if run is not None and run.moments]
         largest = 0.0
         for other in last[1:]:
             for name, tensor in last[0].items():
@@ -62,10 +65,19 @@ class Outcome:
         return largest
 
     @property
+    def steps(self) -> int:
+        """How many steps were taken, on the rank that took most."""
+        return max((len(run.moments) - 1 for run in self.runs if run is not None and run.moments), default=0)
+
+    @property
     def moved(self) -> list[str]:
-        """What moved in a step in which it was meant to stay, on some rank."""
+        """What moved in a step in which it was meant to stay, or was frozen, on some rank."""
         found: dict[str, None] = {}
         for run in filter(None, self.runs):
+            for step in run.record.steps if run.record is not None else ():
+                found |= dict.fromkeys(
+                    n for n, t in step.items() if t.info.kind == "parameter" and t.frozen and t.moved
+                )
             steps = zip(run.moments, run.moments[1:], self.variant.still, strict=False)
             for before, after, still in steps:
                 found |= dict.fromkeys(n for n in still if not same_bits(before[n], after[n]))
@@ -80,7 +92,16 @@ class Outcome:
         ValueError
             If there are not two ledgers: a rank came to no end, or none was kept.
         """
-        return compare_ranks([run.record for run in self.runs if run is not None and run.record is not None])
+        records = [run.record for run in self.runs if run is not None and run.record is not None]
+        if len(records) < len(self.runs):
+            name = self.variant.train.__name__
+            raise ValueError(
+                f"{name}: {len(records)} of {len(self.runs)} ranks kept a ledger; nothing to compare"
+            )
+        return compare_ranks(records)
+
+    def __repr__(self) -> str:
+        return f"Outcome({self.variant.train.__name__}: {self.verdict})"
 
 
 def first_sentence(failure: Failure) -> str:
@@ -94,7 +115,11 @@ def run_variants(
     variants: Iterable[Variant], *, limit: float = LIMIT, patience: float = PATIENCE
 ) -> list[Outcome]:
     """Run variants in two processes, one after the other; parameters and errors as for `run_on_two_ranks`."""
-    asked = list(variants)
+    asked: list[Any] = list(variants)
+    for one in asked:
+        if not isinstance(one, Variant):
+            kind = type(one).__name__
+            raise TypeError(f'a way is Variant(function, "what it does", "mlp" or "two tasks"), not a {kind}')
     return [
         Outcome(variant, tuple(runs))
         for variant, runs in zip(asked, _runs(asked, limit, patience), strict=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import get_args
 
 import torch.distributed as dist
 from torch import nn
@@ -171,8 +172,8 @@ def one_rank_frozen(net: nn.Module, optimizer: Optimizer, batches: list[Batch], 
 def wrap_anew(net: nn.Module, optimizer: Optimizer, batches: list[Batch], rank: int) -> None:
     """Freeze the body for two steps, then release it; wrap anew each time."""
     for step, batch in enumerate(batches):
-        if step in (0, 2):
-            net.get_submodule("body").requires_grad_(step == 2)
+        if step in (0, 1, 3):
+            net.get_submodule("body").requires_grad_(step != 1)
             ddp = DDP(net)
         train_step(ddp, optimizer, batch)
 
@@ -184,6 +185,18 @@ def one_rank_skips(net: nn.Module, optimizer: Optimizer, batches: list[Batch], r
         if rank == 0 and step == 3:
             continue
         train_step(ddp, optimizer, batch)
+
+
+def one_rank_times_zero(net: nn.Module, optimizer: Optimizer, batches: list[Batch], rank: int) -> None:
+    """Take part in that step all the same, with nothing to say."""
+    ddp = DDP(net)
+    for step, (inputs, targets) in enumerate(batches):
+        optimizer.zero_grad()
+        loss = cross_entropy(ddp(*inputs), targets)
+        if rank == 0 and step == 3:
+            loss = 0 * loss
+        loss.backward()
+        optimizer.step()
 
 
 def sharded(net: nn.Module, batches: list[Batch], rank: int) -> None:
@@ -209,7 +222,12 @@ class Variant:
     """Its line in the table."""
     problem: Problem = "mlp"
     still: tuple[tuple[str, ...], ...] = ()
-    """The parameters that are meant to stay in each step, on both ranks."""
+    """The parameters that are meant to stay in each step, on both ranks; what is frozen is, besides."""
+
+    def __post_init__(self) -> None:
+        if self.problem not in get_args(Problem):
+            known = " or ".join(map(repr, get_args(Problem)))
+            raise ValueError(f"{self.problem!r} is no network of this lesson: choose {known}")
 
 
 _TURNS = (("hidden_task2.weight",), ("hidden_task1.weight",)) * 2
@@ -235,9 +253,14 @@ VARIANTS: dict[str, Variant] = {
         ),
         Variant(frozen_last, "body frozen after wrapping, in the last step", still=(*(_NONE,) * 3, _BODY)),
         Variant(released_after, "body frozen before wrapping, released after", still=(_BODY,) * 2),
-        Variant(wrap_anew, "… and DDP wrapped anew at each change", still=(_BODY,) * 2),
+        Variant(
+            wrap_anew,
+            "body frozen, later released, DDP wrapped anew each time",
+            still=(_NONE, _BODY, _BODY, _NONE),
+        ),
         Variant(one_rank_frozen, "body frozen before wrapping, on rank 0 alone"),
         Variant(one_rank_skips, "rank 0 skips a batch"),
+        Variant(one_rank_times_zero, "… and takes it instead, its loss times 0"),
     )
 }
 """By the name of their function, in the order in which the lesson runs them."""
