@@ -96,8 +96,8 @@ lab = ll.TrainLab(odd_or_even_lab(pretrained(seed=0)), per_class=[1, 2, 5, 10], 
 """
 
 SCENES = (
-    Scene("ledger.png", (readme_example(),)),
-    Scene("ledger-dark.png", (readme_example(),), dark=True),
+    Scene("ledger.png", (readme_example(),), width=960),
+    Scene("ledger-dark.png", (readme_example(),), dark=True, width=960),
     Scene(
         "freeze-panel.png",
         (NET, "ll.FreezePanel(net, optimizer)"),
@@ -121,7 +121,7 @@ SCENES = (
     Scene(
         "train-lab.png",
         (TRAINED, "for s in ('scratch', 'fine_tune', 'frozen'):\n    lab.train(setting=s)", "lab"),
-        width=1200,
+        width=1290,
     ),
     Scene("compare.png", ("import layerlab as ll\nll.Compare()",), width=1000),
 )
