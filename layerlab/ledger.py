@@ -55,9 +55,11 @@ def watch(
     Raises
     ------
     TypeError
-        If the model is no module, or an optimizer is something else (a scheduler, say).
+        If the model is no module, an optimizer is something else (a scheduler, say), or ``keep`` is none of
+        the above.
     ValueError
-        Without an optimizer; with the same one twice; for tensors without values (meta, uninitialised).
+        Without an optimizer; with the same one twice; for an unknown ``keep`` or ``explain``; for tensors
+        without values here (meta, uninitialised, sharded by ``fully_shard``).
 
     Notes
     -----
@@ -177,6 +179,8 @@ class Ledger(Sequence[Step]):
         ------
         KeyError
             If there is no such tensor, or its values were not kept; the message says how to keep them.
+        IndexError
+            If there is no such step.
         """
         record = self[step]
         found = self._keeper.get(record.index, record[name].name)

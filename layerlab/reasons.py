@@ -7,7 +7,6 @@ cannot be replayed, the reason is `Reason.UNKNOWN`, never a guess.
 
 from __future__ import annotations
 
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -78,8 +77,7 @@ class Explainer:
     """
 
     def __init__(self, optimizer: Optimizer, elements: int | None = SAMPLE) -> None:
-        # Weak: the explainer outlives a watch's hooks, and must not keep the optimizer alive.
-        self._optimizer = weakref.ref(optimizer)
+        self._optimizer = optimizer
         self._elements = elements
         self._elementwise: bool | None = None
         self._together: bool | None = None
@@ -98,8 +96,8 @@ class Explainer:
             A verdict for every parameter, by ``id``, and why the step could not be replayed (empty if it
             could).
         """
-        optimizer = self._optimizer()
-        if optimizer is None or not parameters:
+        optimizer = self._optimizer
+        if not parameters:
             return {}, ""
         try:
             samples = [self._sample(optimizer, p) for p in parameters]

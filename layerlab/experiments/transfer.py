@@ -37,6 +37,12 @@ class Transfer:
         others. It is trained in place, and left with its flags as they were after `close`.
     train, test
         The data of the new task.
+    recipe
+        How long, and with which learning rate, schedule and batch size.
+    seed
+        What all chance in the training follows from, as in `layerlab.training.Run`.
+    device
+        Where it is trained; the model is brought there.
     frozen_up_to
         The last layer, counted from the input (a name of `layers`), that ``frozen`` and ``lr_zero`` hold; by
         default all but the head.

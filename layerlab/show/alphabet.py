@@ -67,7 +67,7 @@ ALPHABET: dict[Reason, Letter] = {
     Reason.NONFINITE: _stayed(Reason.NONFINITE, "its numbers are inf or NaN, and no update changes those"),
     Reason.SKIPPED: _stayed(Reason.SKIPPED, "a gradient scaler skipped this step (inf or NaN in a gradient)"),
     Reason.UNTOUCHED: _stayed(Reason.UNTOUCHED, "nothing wrote to this buffer"),
-    Reason.UNKNOWN: Letter("?", "unknown", SKY, "the step could not be replayed, so its cause is not known"),
+    Reason.UNKNOWN: Letter("?", "unknown", SKY, "no replay of the step shows its cause"),
 }
 
 

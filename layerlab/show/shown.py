@@ -46,7 +46,8 @@ def table(
         The caption.
     columns
         Which keys to show, in which order; all of them, in the order they first appear, when None.
-
+    digits
+        Significant figures of a float.
     folded
         Whether a notebook shows the title alone until it is opened; a terminal shows the rows.
 

@@ -68,6 +68,10 @@ class Run:
         The data; without ``test`` nothing is measured but the training loss.
     batch_size
         Examples a step. A single example that is left joins the last batch.
+    seed
+        What all chance in the run follows from.
+    device
+        Where each batch is brought; the model must be there already.
     test_every
         Measure after every so many epochs, and after the last one of each call.
     save_to

@@ -57,7 +57,7 @@ class Unfreeze:
     Attributes
     ----------
     epoch : int
-        The epoch that comes now: how often `step` was called.
+        The epoch that comes now: how often `step` was called, here and before the state that was loaded.
     entries : tuple
         The plan as it was read: each with its ``epoch``, ``parameters`` and ``options``.
 
@@ -154,6 +154,8 @@ class Unfreeze:
         ValueError
             The state is of another plan, or of an optimizer built in another way; or this plan has gone
             further. Nothing has been changed then.
+        RuntimeError
+            The plan was closed, or a layer that it holds has been replaced in the model since.
         """
         self._check_open()
         missing = [key for key in ("epoch", "entries", "groups", "names") if key not in state]

@@ -35,6 +35,8 @@ def read_state(state: str, known: Mapping[str, Iterable[str]], sides: int) -> di
 
     Raises
     ------
+    TypeError
+        `state` is no str.
     ValueError
         For a text that names no setting, or one that does not exist or comes twice, or a label that does
         not exist, or too many; the message says what would be right.

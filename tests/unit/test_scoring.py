@@ -154,7 +154,7 @@ def test_an_unknown_reason_is_said_to_be_unknown():
     with watch(net, optimizer) as ledger:
         optimizer.step(closure)
     assert score([], ledger).mistakes[0] == (
-        "weight: you said it stays; it moved: the step could not be replayed, so its cause is not known"
+        "weight: you said it stays; it moved: no replay of the step shows its cause"
     )
 
 
