@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterator
 from dataclasses import replace
 
@@ -76,7 +77,10 @@ class AlarmBook:
 
     def _remember(self, step: Step, held: Collection[str]) -> None:
         others_learn = {t.group for t in step.tensors.values() if t.optimizer == step.optimizer and t.lr}
-        largest = max((t.grad_max for t in step.tensors.values()), default=0.0)
+        beside: dict[str, float] = {}  # the largest finite gradient in each module
+        for t in step.tensors.values():
+            if math.isfinite(t.grad_max):
+                beside[t.info.module] = max(beside.get(t.info.module, 0.0), t.grad_max)
         for tensor in step.tensors.values():
             past = self._past[tensor.name]
             past.ever_moved |= tensor.moved
@@ -85,7 +89,7 @@ class AlarmBook:
                 continue
             past.before = tensor
             past.trained |= tensor.reason is Reason.GRADIENT
-            past.only_noise &= tensor.grad_max <= NOISE * largest
+            past.only_noise &= tensor.grad_max <= NOISE * beside.get(tensor.info.module, 0.0)
             past.still_steps = 0 if tensor.moved else past.still_steps + 1
             if tensor.lr == 0 and others_learn:
                 past.lr_was_zero_alone = True

@@ -73,7 +73,8 @@ def run_reproduce(chosen: argparse.Namespace) -> int:
         _check(chosen)
         return _digits(chosen.out) if chosen.digits else _ants_and_bees(chosen)
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on after the last result that was written", file=sys.stderr)
+        after = "the last run above" if chosen.digits else "the last epoch that was finished"
+        print(f"\nstopped; the same command goes on after {after}", file=sys.stderr)
         return 130
     except (ValueError, OSError, RuntimeError) as error:
         print(f"layerlab reproduce: {error}", file=sys.stderr)
@@ -93,14 +94,19 @@ def _check(chosen: argparse.Namespace) -> None:
             if getattr(chosen, name) != usual:
                 what = "SETTING" if name == "settings" else f"--{name}"
                 raise ValueError(f"--digits trains all there is and takes only --out: leave {what} out")
+    else:
+        from layerlab.experiments.reproduce import rows
+
+        rows(chosen.settings, chosen.architecture, chosen.weights, side=chosen.side, epochs=chosen.epochs)
     if chosen.device is not None:
         import torch
 
+        if chosen.device.partition(":")[0] not in ("cpu", "cuda", "mps"):
+            raise ValueError(f"--device {chosen.device}: choose cpu, cuda or mps")
         try:
             torch.empty(0, device=chosen.device)
         except (RuntimeError, AssertionError) as error:
-            why = "choose cpu, cuda or mps" if "Expected one of" in str(error) else str(error).splitlines()[0]
-            raise ValueError(f"--device {chosen.device}: {why}") from error
+            raise ValueError(f"--device {chosen.device}: {str(error).splitlines()[0]}") from error
     try:
         chosen.out.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(dir=chosen.out):

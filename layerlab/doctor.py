@@ -1,7 +1,8 @@
 """Look over an installation and say what is broken, why, and the command that cures it.
 
 It works when torch is broken or absent: nothing heavy is imported here. Every import that may fail, or
-take the whole process down with it, is tried in a process of its own.
+take the whole process down with it, is tried in a process of its own (pooch, which knows where downloads
+go, once more in this one).
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ ROOM_NEEDED = 2 * 10**9
 IMPORT_TIMEOUT = 180
 """Seconds. A first import of torch from a slow disk takes tens of seconds, never minutes."""
 
-PAIR = "torch torchvision"
+PAIR = ("torch", "torchvision")
 BROKEN_PAIR = re.compile(r"operator torchvision::\w+ does not exist|torchvision.*undefined symbol", re.DOTALL)
 """What importing torchvision says when its compiled part was built for another torch."""
 
@@ -133,7 +134,7 @@ def check_import(imported: Imported) -> Finding:
     """Whether a package that the lessons import is there, whole, and new enough."""
     least, called = MINIMUM[imported.name], PACKAGES.get(imported.name, imported.name)
     # torch and torchvision are compiled against each other: only ever upgrade the two together.
-    cure = f"{sys.executable} -m pip install --upgrade {PAIR if called in PAIR else called}"
+    cure = f"{sys.executable} -m pip install --upgrade {' '.join(PAIR) if called in PAIR else called}"
     if f"No module named '{imported.name}'" in imported.error:
         return Finding(called, False, f"not installed for {sys.executable}", cure)
     if imported.error:
@@ -166,7 +167,9 @@ def check_torchvision(torchvision: Imported, torch_version: str, wants_torch: st
         ours, theirs = release(torch_version), release(version)
         if ours < theirs if sign == ">=" else ours[: len(theirs)] != theirs:
             why = f"asks for torch{sign}{version}, but torch {torch_version} is installed"
-            return Finding("torchvision", False, why, f"{sys.executable} -m pip install --upgrade {PAIR}")
+            return Finding(
+                "torchvision", False, why, f"{sys.executable} -m pip install --upgrade {' '.join(PAIR)}"
+            )
     return found
 
 
@@ -220,7 +223,7 @@ def downloads() -> Path:
     """The folder that downloads go to, or the one above it that is there already."""
     try:
         folder = cache_folder().absolute()
-    except ImportError:  # pooch, which knows the system's place for them, is broken: said elsewhere
+    except Exception:  # pooch, which knows the system's place for them, is broken: said elsewhere
         folder = Path.home()
     return next(place for place in (folder, *folder.parents) if place.is_dir())
 

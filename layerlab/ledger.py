@@ -18,8 +18,8 @@ from layerlab.called import by_the_user
 from layerlab.keeping import Keep, Keeper, Values
 from layerlab.observe import Observer
 from layerlab.reasons import SAMPLE
-from layerlab.record import Alarm, Step
-from layerlab.remade import remade_optimizer
+from layerlab.record import Alarm, Reason, Step
+from layerlab.remade import groups_hint, remade_optimizer
 from layerlab.show import Shown, describe_steps
 from layerlab.wiring import wiring_alarms
 from layerlab.wrappers import inside
@@ -99,8 +99,6 @@ class Ledger(Sequence[Step]):
         self._keeper = keeper
         self._steps: list[Step] = []
         self._book = AlarmBook(by_the_user(model, optimizers))
-        trainable = "[p for p in model.parameters() if p.requires_grad]"
-        self._remade = [remade_optimizer(o, trainable) for o in self._observer.optimizers]
         self._handles: list[RemovableHandle] = []
         self._followers: list[Callable[[], None]] = []
         self._stepping: Optimizer | None = None
@@ -133,7 +131,7 @@ class Ledger(Sequence[Step]):
             return
         try:
             self._close_raised_step()
-            self._check_wiring(len(self._steps) if self._steps else -1, in_a_step=False)
+            self._check_wiring(len(self._steps) - 1, in_a_step=False)
         finally:
             observer.close()
             self._observer = None  # lets go of the model and its copy
@@ -261,7 +259,9 @@ class Ledger(Sequence[Step]):
             tensors, kept = observer.after(optimizer, index, self._keeper.wants)
         position = observer.position(optimizer)
         step = Step(index, position, type(optimizer).__name__, tensors, completed, note=observer.error)
-        step.remade = self._remade[position]
+        if any(t.reason is Reason.UNKNOWN and t.moved for t in tensors.values()):
+            trainable = "[p for p in model.parameters() if p.requires_grad]"
+            step.remade = f"{remade_optimizer(optimizer, trainable)}  # {groups_hint(optimizer)}"
         step.named_groups = "param_names" in optimizer.param_groups[0]
         step.alarms = by_gravity([*self._book.read(step, observer.held()), *self._check_wiring(index)])
         for name, values in kept.items():

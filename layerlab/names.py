@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from layerlab.printable import printable
 
@@ -146,6 +147,22 @@ def find(model: nn.Module, pattern: Pattern, *, parameters: bool = True, buffers
             )
         chosen.update(id(named.tensor) for named in wanted)
     return [named for named in everything if id(named.tensor) in chosen]
+
+
+def left_out(model: nn.Module, parameters: Iterable[Named], held: Container[int]) -> list[Named]:
+    """Trainable parameters that no optimizer holds; those of an averaged copy are not meant to be in one.
+
+    Parameters
+    ----------
+    held
+        The ``id`` of everything that some optimizer holds.
+    """
+    found = [named for named in parameters if named.tensor.requires_grad and id(named.tensor) not in held]
+    if not found:
+        return []
+    copies = (module for module in model.modules() if isinstance(module, AveragedModel))
+    averaged = {id(p) for copy in copies for p in copy.parameters()}
+    return [named for named in found if id(named.tensor) not in averaged]
 
 
 def unwrapped(name: str) -> str:

@@ -202,7 +202,7 @@ class Step(Mapping[str, TensorStep]):
     note: str = ""
     """Why the step could not be replayed, if it could not."""
     remade: str = ""
-    """The call that would build its optimizer anew, for what is trainable."""
+    """The call that would build its optimizer anew, for what is trainable; where a cure needs it."""
     named_groups: bool = False
     """Whether the optimizer's groups keep the names of their parameters: then it wants names of new ones."""
 

@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -26,9 +27,13 @@ def remade(thing: Any, first: str, known: Mapping[str, Any]) -> str:
     prefix = home.get(kind.__module__, "torch.optim." if kind.__module__.startswith("torch.optim") else "")
     arguments = [first]
     for name, parameter in list(inspect.signature(kind.__init__).parameters.items())[2:]:
+        if parameter.kind is parameter.VAR_KEYWORD:
+            arguments.append("...")  # whatever they were
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or name == "last_epoch":
             continue
         value = known.get(name)
+        if isinstance(value, Tensor) and value.dim() == 0:
+            value = float(value)
         plain = isinstance(value, (bool, int, float, str, list, tuple))
         if parameter.default is parameter.empty and not plain:
             arguments.append("...")
@@ -51,4 +56,13 @@ def remade_optimizer(optimizer: Optimizer, parameters: str) -> str:
         parameters = "[...]"
         if any(group.get("initial_lr", group.get("lr")) != known.get("lr") for group in groups):
             known.pop("lr", None)
+    else:
+        known |= {name: value for name, value in groups[0].items() if name in known}
+        if "initial_lr" in groups[0]:  # from before a scheduler changed it
+            known["lr"] = groups[0]["initial_lr"]
     return remade(optimizer, parameters, known)
+
+
+def groups_hint(optimizer: Optimizer) -> str:
+    """What to say of the groups that `remade_optimizer` leaves to the user, for the comment on its line."""
+    return "[...]: your groups; " if len(optimizer.param_groups) > 1 else ""

@@ -27,7 +27,7 @@ class Past:
     held: bool = False
     """A `layerlab.freezing.Freeze` handle held it at the previous step."""
     only_noise: bool = True
-    """Its gradient has always been a tiny share of the step's largest: rounding noise."""
+    """Its gradient has always been a tiny share of its module's largest: rounding noise."""
     lr_was_zero_alone: bool = False
     """Its group's lr was 0 while another group's was not: a layer frozen by lr = 0."""
 
@@ -110,7 +110,7 @@ def _not_replayed(step: Step) -> tuple[str, str]:
         + (f" ({step.note})" if step.note else "")
         + "; it may keep one history for all its parameters, as LBFGS does"
     )
-    return why, f"optimizer = {step.remade}  # anew, after freezing"
+    return why, f"optimizer = {step.remade}anew, after freezing"
 
 
 def _stale_gradient(step: Step, t: TensorStep, past: Past) -> Alarm | None:
@@ -265,10 +265,10 @@ def _alarm(
 
 
 NOISE = 1e-5
-"""A gradient this much smaller than the model's largest is rounding noise: float32 keeps seven digits."""
+"""A gradient this much smaller than its module's largest is rounding noise: float32 keeps seven digits."""
 
 _ONLY_NOISE = (
-    "its gradient is rounding noise, a hundred-thousandth of the model's largest or less: the loss does not "
+    "its gradient is rounding noise, a hundred-thousandth of its layer's largest or less: the loss does not "
     "depend on it, as on a bias right before BatchNorm",
     "{p}.requires_grad_(False)  # it changes nothing; or build its layer with bias=False",
 )

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from layerlab.flags import FLAG, near_flags
-from layerlab.names import Named, listing
+from layerlab.flags import FLAG, inert_flags, near_flags, set_below
+from layerlab.names import Named, left_out, listing
 from layerlab.record import Alarm
-from layerlab.remade import remade_optimizer
+from layerlab.remade import groups_hint, remade_optimizer
 from layerlab.rules import path
 
 
@@ -38,7 +38,7 @@ def wiring_alarms(
         Tensors that the model had earlier and has no longer, by ``id``, with the names they had.
     """
     held = {id(p) for o in optimizers for g in o.param_groups for p in g["params"]}
-    unheld = [n for n in parameters if id(n.tensor) not in held and n.tensor.requires_grad]
+    unheld = left_out(model, parameters, held)
     return [
         *_flags_on_modules(model, step),
         *_misspelt_flags(parameters, step),
@@ -49,20 +49,14 @@ def wiring_alarms(
 
 def _flags_on_modules(model: nn.Module, step: int) -> Iterator[Alarm]:
     for name, module in model.named_modules():
-        for attribute, value in near_flags(module):
-            if all(p.requires_grad == value for p in module.parameters()):
-                continue  # their flags are what was wanted, or there are none
+        for attribute, value, why in inert_flags(module):
             where = path(name) if name else "model"
-            cure = f"{where}.{FLAG}_({value})"
-            if attribute == f"{FLAG}_":  # it hides the method
-                cure = f"del {where}.{attribute}; {cure}"
-            spelt = "a module has no such flag" if attribute == FLAG else f"the flag is called {FLAG}"
             yield Alarm(
                 "flag-on-module" if attribute == FLAG else "misspelt-flag",
                 "alarm", name or type(module).__name__, step,
                 f"{where}.{attribute} = {value} does nothing",
-                f"{spelt}: this made a plain attribute, and its parameters kept their own flags",
-                cure,
+                f"{why}: this made a plain attribute, and its parameters kept their own flags",
+                set_below(where, attribute, value),
             )  # fmt: skip
 
 
@@ -96,7 +90,8 @@ def _empty_groups(optimizers: Sequence[Optimizer], unheld: Sequence[Named], step
                 yield Alarm(
                     "empty-group", "notice", where, step, what,
                     "all that is trainable is in another group, so nothing is lost",
-                    'optimizer.param_groups[:] = [g for g in optimizer.param_groups if g["params"]]',
+                    'optimizer.param_groups[:] = [g for g in optimizer.param_groups if g["params"]]'
+                    + ("  # and build the scheduler anew" if "initial_lr" in options else ""),
                 )  # fmt: skip
 
 
@@ -140,5 +135,5 @@ def _layer_replaced(
         f"{f'optimizer {index} ({kind})' if where else f'this {kind}'} holds {what}",
         f"{why}; trainable and in no optimizer: {new}",
         f"optimizer = {remade_optimizer(optimizer, 'model.parameters()')}"
-        "  # build it after the last change to the model",
+        f"  # {groups_hint(optimizer)}build it after the last change to the model",
     )  # fmt: skip

@@ -87,7 +87,7 @@ def audit(
     TypeError
         An argument is of the wrong kind.
     ValueError
-        The model cannot be copied, or it raises on the batch.
+        A scheduler is given without an optimizer; the model cannot be copied, or it raises on the batch.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, not {type(model).__name__}")

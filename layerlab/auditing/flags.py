@@ -7,28 +7,20 @@ from collections.abc import Iterator
 
 from layerlab.auditing.finding import Finding
 from layerlab.auditing.scene import Scene
-from layerlab.flags import FLAG, near_flags
+from layerlab.flags import FLAG, inert_flags, near_flags, set_below
 
 
 def flags_on_modules(scene: Scene) -> Iterator[Finding]:
     """``module.requires_grad = False`` makes a plain attribute: its parameters keep their flags."""
     for name, module in scene.modules:
-        for attribute, value in near_flags(module):
-            parameters = list(module.parameters())
-            if all(p.requires_grad == value for p in parameters):
-                continue  # their flags are what was wanted, or there are none
+        for attribute, value, why in inert_flags(module):
             where = scene.path(name)
-            cure = f"{where}.requires_grad_({value})"
-            if attribute == f"{FLAG}_":  # it hides the method
-                cure = f"del {where}.{attribute}; {cure}"
             still = "train on" if not value else "stay frozen"
-            spelt = "a module has no such flag" if attribute == FLAG else f"the flag is called {FLAG}"
             yield scene.finding(
                 "flag-on-module" if attribute == FLAG else "misspelt-flag",
                 [name or type(module).__name__],
-                f"{where}.{attribute} = {value} made a plain attribute ({spelt}): "
-                f"parameters below it {still}",
-                cure,
+                f"{where}.{attribute} = {value} made a plain attribute ({why}): parameters below it {still}",
+                set_below(where, attribute, value),
             )
 
 

@@ -74,12 +74,20 @@ def end_and_loss(scene: Scene) -> Iterator[Finding]:
 
 
 def output_and_loss(scene: Scene, outputs: Sequence[Tensor]) -> Iterator[Finding]:
-    """Probabilities on the given batch, from a softmax in ``forward``, and a loss that applies its own."""
+    """Probabilities along dimension 1 on the given batch, from a softmax in ``forward``, and such a loss.
+
+    A model with several outputs is passed over: which of them the loss gets is not known.
+    """
     loss = _name_of(scene.loss)
-    if loss not in ("cross_entropy", "nll_loss") or not outputs or any(True for _ in end_and_loss(scene)):
+    if (
+        loss not in ("cross_entropy", "nll_loss")
+        or len(outputs) != 1
+        or any(True for _ in end_and_loss(scene))
+    ):
         return
     output = outputs[0].detach()
-    if output.dim() < 2 or not output.is_floating_point() or not output.numel():
+    plain = output.layout is torch.strided and output.is_floating_point() and output.numel() > 0
+    if not plain or output.dim() < 2 or output.size(1) < 2:
         return
     sums = output.sum(1)
     if not ((output >= 0).all() and torch.allclose(sums, torch.ones_like(sums), atol=1e-2)):
@@ -88,8 +96,9 @@ def output_and_loss(scene: Scene, outputs: Sequence[Tensor]) -> Iterator[Finding
     yield scene.finding(
         "double-softmax", [type(scene.bare).__name__],
         f"its output on the given batch is probabilities (none below 0, sums of 1), and {loss} {why}",
-        "loss = lambda p, y: torch.nn.functional.nll_loss(p.log(), y)"
-        "  # or, better, let forward() return what comes before its softmax",
+        "# let forward() return what comes before its softmax; or, for plain class labels:\n"
+        "loss = lambda p, y: torch.nn.functional.nll_loss(p.clamp_min(1e-8).log(), y)",
+        level="warning",
     )  # fmt: skip
 
 
@@ -106,8 +115,9 @@ def _last(scene: Scene) -> tuple[str, nn.Module | None, bool]:
 
 
 def _name_of(loss: Any) -> str | None:
-    found = (word for kind, word in _LOSSES.items() if isinstance(loss, kind))
-    return _FUNCTIONS.get(loss) if not isinstance(loss, nn.Module) and callable(loss) else next(found, None)
+    if isinstance(loss, nn.Module):
+        return next((word for kind, word in _LOSSES.items() if isinstance(loss, kind)), None)
+    return next((word for function, word in _FUNCTIONS.items() if loss is function), None)
 
 
 RULES = (end_and_loss,)

@@ -11,14 +11,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel
 
 from layerlab.auditing.finding import CODES, Finding, Level
 from layerlab.called import by_the_user, variable_of
 from layerlab.freezing import how_frozen
 from layerlab.freezing.plain_code import path
 from layerlab.group_options import lr_of
-from layerlab.names import Named, bare, modules, tensors
+from layerlab.names import Named, bare, left_out, modules, tensors
 from layerlab.printable import printable
 from layerlab.remade import remade_optimizer
 from layerlab.show.words import some
@@ -92,11 +91,7 @@ class Scene:
     @cached_property
     def unheld(self) -> list[Named]:
         """Trainable parameters in no optimizer; those of an averaged copy are not meant to be in one."""
-        averaged = {
-            id(p) for m in self.model.modules() if isinstance(m, AveragedModel) for p in m.parameters()
-        }
-        free = (n for n in self.parameters if id(n.tensor) not in self.held and n.tensor.requires_grad)
-        return [named for named in free if id(named.tensor) not in averaged]
+        return left_out(self.model, self.parameters, self.held)
 
     def foreign(self, i: int) -> list[Tensor]:
         """What an optimizer holds that neither the model nor the loss has."""

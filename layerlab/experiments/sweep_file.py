@@ -56,12 +56,12 @@ def so_far(path: Path) -> Swept:
         return Swept()
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        swept = Swept(told["results"], told["made_with"])
-        assert isinstance(swept.results, dict)
-        assert isinstance(swept.made_with, list)
-    except (ValueError, KeyError, TypeError, AssertionError) as error:
+        results, made = told["results"], told["made_with"]
+        if not (isinstance(results, dict) and isinstance(made, list)):
+            raise TypeError("results is no object, or made_with no list")
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} holds no results of this kind; move it away to have them made") from error
-    return swept
+    return Swept(results, made)
 
 
 def read(path: Path) -> dict[str, Any]:

@@ -21,7 +21,6 @@ from layerlab.show import Shown, table
 from layerlab.show.alphabet import BLUE, GREY, VERMILLION
 from layerlab.show.chart import Chart, new_figure
 
-"""ResNet18's modules but fc: the chapter's “feature extractor”."""
 STEPS = 3
 
 

@@ -189,7 +189,7 @@ def _uneven(records: Sequence[RankRecord]) -> list[Alarm]:
 def _alarm(records: Sequence[RankRecord], name: str, step: int) -> Alarm:
     facts = {r.rank: r.steps[step].tensors.get(name) for r in records} if step >= 0 else {}
     known = {rank: fact for rank, fact in facts.items() if fact is not None}
-    cause, cure = _cause(step, known, _flags_changed(records, step))
+    cause, cure = _cause(step, known, _some_unused(records, step))
     level: Level = "alarm"
     if known and all(fact.info.kind == "buffer" for fact in known.values()):
         level = "notice"
@@ -214,9 +214,9 @@ TOGETHER = (
 )
 
 
-def _cause(step: int, facts: dict[int, TensorStep], flags_changed: bool) -> tuple[str, str]:
+def _cause(step: int, facts: dict[int, TensorStep], unused: bool) -> tuple[str, str]:
     """Why a tensor parted, from what is on record, and the line that cures it."""
-    anew = ANEW if flags_changed else LOOK
+    anew = LOOK if unused else ANEW
     if step < 0 or not facts:
         return "it was not the same before the first step", START
 
@@ -236,13 +236,12 @@ def _cause(step: int, facts: dict[int, TensorStep], flags_changed: bool) -> tupl
     return f"{fates}; the largest element of its gradient is the same", anew
 
 
-def _flags_changed(records: Sequence[RankRecord], step: int) -> bool:
-    """Whether ``requires_grad`` of any tensor is another in this step than in the first, on some rank."""
-    return step > 0 and any(
-        fact.requires_grad != record.steps[0].tensors[name].requires_grad
+def _some_unused(records: Sequence[RankRecord], step: int) -> bool:
+    """Whether a trainable parameter got no gradient in this step, on some rank."""
+    return step >= 0 and any(
+        fact.info.kind == "parameter" and fact.requires_grad and fact.grad == "none"
         for record in records
-        for name, fact in record.steps[step].tensors.items()
-        if name in record.steps[0].tensors
+        for fact in record.steps[step].tensors.values()
     )
 
 

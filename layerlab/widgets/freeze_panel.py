@@ -185,7 +185,8 @@ class FreezePanel(Shows):
         if board is None or inner is None:
             return ""
         grip, called = board.grip, board.called
-        model = inner if called.model != Called().model else self._given() or inner
+        given = self._given()
+        model = inner if called.model != Called().model or given is None else given
         lines = code(model, grip.facts(), grip.own_groups(), clear_grad=grip.clear_grad)
         return called.in_their_words(lines)
 

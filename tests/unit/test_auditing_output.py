@@ -1,6 +1,7 @@
 """The audit of a model's end beside its loss, on what the loss really does with it."""
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -69,18 +70,41 @@ def test_softmax_in_forward_shows_on_a_batch(loss):
     model, x, y = EndsInside(lambda z: z.softmax(1)), torch.eye(4), torch.arange(4)
     optimizer = SGD(model.parameters(), lr=0.1)
     assert not audit(model, optimizer, loss=loss)  # without a batch nothing of it is seen
-    finding = the(audit(model, optimizer, loss=loss, batch=x), "double-softmax", "error")
+    finding = the(audit(model, optimizer, loss=loss, batch=x), "double-softmax", "warning")
     right = F.cross_entropy(model.linear(x), y)
     assert loss(model(x), y) != right
     own = cured(finding)["loss"]
     torch.testing.assert_close(own(model(x), y), right)
 
 
-@pytest.mark.parametrize("end", [nn.Identity(), torch.sigmoid, torch.relu, lambda z: z[:, 0]])
+@pytest.mark.parametrize(
+    "end",
+    [
+        nn.Identity(),
+        torch.sigmoid,
+        torch.relu,
+        lambda z: z[:, 0],
+        lambda z: (z.softmax(1), z),  # attention weights beside the output
+        lambda z: {"probabilities": z.softmax(1), "logits": z},
+        lambda z: z.to_sparse(),
+    ],
+)
 def test_other_outputs_on_a_batch_are_no_probabilities(end):
     model = EndsInside(end)
     optimizer = SGD(model.parameters(), lr=0.1)
     assert not audit(model, optimizer, loss=nn.CrossEntropyLoss(), batch=torch.eye(4))
+
+
+def test_a_loss_that_cannot_be_hashed():
+    @dataclass
+    class Loss:
+        weight: float = 1.0
+
+        def __call__(self, output, target):
+            return self.weight * F.cross_entropy(output, target)
+
+    model = EndsInside(nn.Identity())
+    assert not audit(model, SGD(model.parameters(), lr=0.1), loss=Loss(), batch=torch.eye(4))
 
 
 def test_a_softmax_that_a_module_shows_is_found_once():

@@ -149,7 +149,7 @@ def test_a_loss_times_zero_leaves_half_of_the_other_ranks_gradient(outcomes):
         assert run.record.steps[3][name].grad_max == pytest.approx(float(p.grad.abs().max()) / 2, rel=1e-4)
 
 
-def test_the_cure_goes_by_whether_flags_have_changed(outcomes):
+def test_the_cure_goes_by_whether_something_went_unused(outcomes):
     def cures(name):
         return {alarm.cure for alarm in outcomes[name].comparison.alarms}
 
@@ -232,6 +232,33 @@ def test_a_process_that_dies_is_an_error_and_what_comes_after_did_not_run():
     assert died.apart == after.apart == 0
     with pytest.raises(ValueError, match="does_nothing: 0 of 2 ranks kept a ledger; nothing to compare"):
         _ = after.comparison
+
+
+def all_die(net, optimizer, batches, rank):
+    import os
+
+    os._exit(3)
+
+
+def test_ranks_that_all_die_at_once_are_an_error_too():
+    (died,) = run_variants([Variant(all_die, "")])
+    assert died.verdict == ERROR
+    assert "a rank was gone before its time" in first_sentence(died.failure)
+
+
+def released_before_the_first_step(net, optimizer, batches, rank):
+    net.body.requires_grad_(False)
+    ddp = DDP(net)  # noqa: F821
+    net.body.requires_grad_(True)
+    for batch in batches:
+        train_step(ddp, optimizer, batch)  # noqa: F821
+
+
+def test_the_cure_is_to_wrap_anew_also_where_flags_changed_before_the_first_step():
+    (outcome,) = run_variants([Variant(released_before_the_first_step, "")])
+    assert outcome.verdict == APART
+    cures = {alarm.cure.splitlines()[0] for alarm in outcome.comparison.alarms}
+    assert cures == {"ddp = DistributedDataParallel(model)  # wrap anew, after every change of requires_grad"}
 
 
 def test_what_is_no_way_is_refused_before_anything_runs():

@@ -236,6 +236,15 @@ def test_a_package_that_is_imported_by_another_name(fake):
     assert found.cure.endswith("install --upgrade scikit-learn")
 
 
+def test_a_broken_pooch_leaves_the_rest_looked_at(fake, tmp_path):
+    fake("pooch", "raise OSError('no cache here')")
+    status, said = run_doctor(tmp_path)
+    assert status == 1
+    assert said["pooch"][0] == "BROKEN"
+    assert "OSError: no cache here" in said["pooch"][1]
+    assert said["disk"][0] == "ok"
+
+
 def test_room_is_measured_where_downloads_go(tmp_path, monkeypatch):
     monkeypatch.setenv("LAYERLAB_CACHE", str(tmp_path / "not" / "yet"))
     assert doctor.downloads() == tmp_path

@@ -572,6 +572,12 @@ def test_the_copied_code_pasted_beside_the_panel_changes_nothing():
     assert len(optimizer.param_groups) == 1
 
 
+def test_a_compiled_model_without_a_length():
+    model = torch.compile(nn.Linear(2, 2))
+    panel = FreezePanel(model, OPTIM.SGD(model.parameters(), lr=0.1))
+    assert "weight" in repr(panel)
+
+
 def test_what_is_no_optimizer_of_this_model_is_refused(net):
     other = nn.Linear(2, 2)
     optimizer = OPTIM.SGD(net.parameters(), lr=0.1)

@@ -213,7 +213,7 @@ def test_an_interrupt_says_how_to_go_on(pictures, monkeypatch, capsys):
 
     monkeypatch.setattr("layerlab.experiments.reproduce.reproduce", interrupted)
     assert cli.main(["reproduce", "scratch"]) == 130
-    assert "the same command goes on after the last result" in capsys.readouterr().err
+    assert "the same command goes on after the last epoch" in capsys.readouterr().err
 
 
 def test_a_table_of_nothing_has_its_head():
@@ -235,6 +235,7 @@ def test_help_names_the_settings_and_where_data_comes_from(capsys):
         (["--digits", "--epochs", "3"], "takes only --out: leave --epochs out"),
         (["--digits", "--architecture", "resnet50"], "takes only --out: leave --architecture out"),
         (["--device", "foo"], "--device foo: choose cpu, cuda or mps"),
+        (["--device", "meta"], "--device meta: choose cpu, cuda or mps"),
         (["--digits", "--out", "taken"], "--out taken is no folder that can be written"),
         (["thaw"], "setting 'thaw': choose from scratch, fine_tune, frozen, lr_zero, lr_tenth"),
     ],
@@ -245,3 +246,4 @@ def test_choices_that_cannot_be_are_refused_at_once(arguments, said, tmp_path, m
     assert cli.main(["reproduce", *arguments]) == 1
     assert said in capsys.readouterr().err
     assert (tmp_path / "taken").read_text() == "a file"
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

@@ -491,6 +491,37 @@ def test_a_bias_before_batchnorm_is_no_alarm():
         torch.testing.assert_close(net(x), before)
 
 
+def test_vanishing_gradients_are_no_noise():
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        *(module for _ in range(9) for module in (nn.Linear(8, 8), nn.Sigmoid())), nn.Linear(8, 3)
+    )
+    optimizer = OPTIM.SGD(net.parameters(), 0.01)
+    x, y = torch.randn(32, 8), torch.randint(0, 3, (32,))
+    with watch(net, optimizer) as ledger:
+        for _ in range(3):
+            optimizer.zero_grad()
+            nn.functional.cross_entropy(net(x), y).backward()
+            optimizer.step()
+    largest = max(t.grad_max for t in ledger[-1].values())
+    assert ledger[-1]["0.weight"].grad_max < 1e-5 * largest
+    still = [alarm for alarm in ledger.alarms if alarm.code == "never-moved"]
+    assert "0.weight" in {alarm.name for alarm in still}
+    assert {alarm.level for alarm in still} == {"alarm"}
+
+
+def test_an_infinite_gradient_elsewhere_makes_no_noise_of_the_rest():
+    net = TwoBranches().bfloat16()
+    optimizer = OPTIM.SGD(net.parameters(), 1e-6)
+    with watch(net, optimizer) as ledger:
+        for _ in range(2):
+            for name, p in net.named_parameters():
+                p.grad = torch.full_like(p, float("inf") if name.startswith("right") else 1e-3)
+            optimizer.step()
+    still = {a.name: a.level for a in ledger.alarms if a.code == "never-moved" and a.name.startswith("left")}
+    assert still.get("left.weight") == "alarm"
+
+
 def test_an_update_below_the_spacing_of_numbers_has_a_cure_that_moves_it():
     net = nn.Linear(4, 3).bfloat16()
     optimizer = OPTIM.SGD(net.parameters(), 1e-5)
@@ -615,6 +646,61 @@ def test_an_empty_group_that_leaves_nothing_out_is_a_notice():
     assert (alarm.level, alarm.name) == ("notice", "optimizer 0, group 1")
     exec(alarm.cure, {"optimizer": optimizer})
     assert [len(group["params"]) for group in optimizer.param_groups] == [len(list(net.parameters()))]
+
+
+def test_an_empty_groups_cure_speaks_of_the_scheduler():
+    net = TwoBranches()
+    optimizer = OPTIM.SGD([{"params": net.parameters()}, {"params": []}], 0.1)
+    OPTIM.lr_scheduler.StepLR(optimizer, 1)
+    with watch(net, optimizer) as ledger:
+        pass
+    assert alarm_of(ledger, "empty-group").cure.endswith("# and build the scheduler anew")
+
+
+def test_an_averaged_copy_is_not_left_out():
+    net = nn.ModuleDict({"net": TwoBranches()})
+    optimizer = OPTIM.SGD([{"params": net.parameters()}, {"params": []}], 0.1)
+    net["average"] = OPTIM.swa_utils.AveragedModel(net["net"])
+    with watch(net, optimizer) as ledger:
+        pass
+    assert alarm_of(ledger, "empty-group").level == "notice"
+
+
+def test_what_goes_wrong_after_the_last_step_is_told_of_that_step():
+    net = TwoBranches()
+    optimizer = OPTIM.SGD(net.parameters(), 0.1)
+    with watch(net, optimizer) as ledger:
+        backward(net)
+        optimizer.step()
+        net.left.requires_grad = False
+    alarm = alarm_of(ledger, "flag-on-module", "left")
+    assert ledger[alarm.step].index == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "built"),
+    [
+        (
+            lambda p: OPTIM.SGD([{"params": p, "lr": 0.25, "weight_decay": 0.5}], 0.1),
+            "lr=0.25, weight_decay=0.5)",
+        ),
+        (lambda p: OPTIM.Adam(p, torch.tensor(0.5)), "lr=0.5)"),
+        (lambda p: Options(p, lr=0.5), "Options(model.parameters(), ...)"),
+        (
+            lambda p: OPTIM.SGD([{"params": [q]} for q in p], 0.5),
+            "SGD([...], lr=0.5)  # [...]: your groups; build",
+        ),
+    ],
+)
+def test_an_optimizer_is_rebuilt_as_it_is(make, built):
+    with watch(TwoBranches(), make(TwoBranches().parameters())) as ledger:
+        pass
+    assert built in alarm_of(ledger, "layer-replaced").cure
+
+
+class Options(OPTIM.SGD):
+    def __init__(self, params, **options):
+        super().__init__(params, **options)
 
 
 def test_a_used_up_generator_clips_nothing():

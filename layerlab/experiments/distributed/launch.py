@@ -15,7 +15,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from layerlab.experiments.distributed.jobs import DIED, Failure, Job, RankRun
-from layerlab.experiments.distributed.on_rank import PLAN, result_name
+from layerlab.experiments.distributed.on_rank import PLAN, ready_name, result_name
 from layerlab.experiments.distributed.worker import LAUNCHER
 
 RANKS = 2
@@ -75,7 +75,8 @@ def run_on_two_ranks(
         (folder / PLAN).write_bytes(pickle.dumps((list(jobs), limit)))
         ended, said = _torchrun(folder, patience)
         found = [[_read(folder, number, rank) for rank in range(RANKS)] for number in range(len(jobs))]
-    if ended not in (None, 0) and all(run is None for runs in found for run in runs):
+        began = all((folder / ready_name(rank)).exists() for rank in range(RANKS))
+    if ended not in (None, 0) and not began:
         last = [line for line in said.splitlines() if line.strip()][-3:]
         raise RuntimeError("the two processes could not run: " + " | ".join(last))
     return _with_what_died(found) if ended not in (None, 0) else found

@@ -35,8 +35,8 @@ def run_jobs(folder: Path) -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     plan, limit = pickle.loads((folder / PLAN).read_bytes())
     _import_what_takes_long(plan)
-    (folder / f"{rank}.ready").touch()
-    _wait_for(folder / f"{other}.ready" for other in range(world))
+    (folder / ready_name(rank)).touch()
+    _wait_for(folder / ready_name(other) for other in range(world))
     for number, job in enumerate(plan):
         # A group for each job: what one leaves half done must not meet what the next one sends.
         store = dist.FileStore(str(folder / f"{number}.store"), world)  # type: ignore[attr-defined]
@@ -130,6 +130,11 @@ def _write(folder: Path, number: int, run: RankRun) -> None:
     unfinished = finished.with_suffix(".part")
     unfinished.write_bytes(pickle.dumps(run))
     unfinished.replace(finished)
+
+
+def ready_name(rank: int) -> str:
+    """The file by which a rank says that it is about to begin."""
+    return f"{rank}.ready"
 
 
 def result_name(number: int, rank: int) -> str:
