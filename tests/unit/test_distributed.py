@@ -244,6 +244,7 @@ def test_ranks_that_all_die_at_once_are_an_error_too():
     (died,) = run_variants([Variant(all_die, "")])
     assert died.verdict == ERROR
     assert "a rank was gone before its time" in first_sentence(died.failure)
+    assert died.failure.text.endswith("with exit status 3")
 
 
 def released_before_the_first_step(net, optimizer, batches, rank):

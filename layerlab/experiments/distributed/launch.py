@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -79,12 +80,14 @@ def run_on_two_ranks(
     if ended not in (None, 0) and not began:
         last = [line for line in said.splitlines() if line.strip()][-3:]
         raise RuntimeError("the two processes could not run: " + " | ".join(last))
-    return _with_what_died(found) if ended not in (None, 0) else found
+    return _with_what_died(found, said) if ended not in (None, 0) else found
 
 
-def _with_what_died(found: list[list[RankRun | None]]) -> list[list[RankRun | None]]:
+def _with_what_died(found: list[list[RankRun | None]], said: str) -> list[list[RankRun | None]]:
     """Say that a process died in the first job without results, and that those after it did not run."""
+    status = re.search(r"exitcode\s*: (-?\d+)", said)  # torchrun's word for it: −9 is signal 9
     text = "a rank was gone before its time (os._exit, a crash, too little memory)"
+    text += f", with exit status {status[1]}" if status else ""
     for runs in found:
         if None in runs:
             for rank, run in enumerate(runs):
