@@ -19,7 +19,7 @@ from layerlab.keeping import Keep, Keeper, Values
 from layerlab.observe import Observer
 from layerlab.reasons import SAMPLE
 from layerlab.record import Alarm, Reason, Step
-from layerlab.remade import groups_hint, remade_optimizer
+from layerlab.remade import remade_optimizer
 from layerlab.show import Shown, describe_steps
 from layerlab.wiring import wiring_alarms
 from layerlab.wrappers import inside
@@ -261,7 +261,7 @@ class Ledger(Sequence[Step]):
         step = Step(index, position, type(optimizer).__name__, tensors, completed, note=observer.error)
         if any(t.reason is Reason.UNKNOWN and t.moved for t in tensors.values()):
             trainable = "[p for p in model.parameters() if p.requires_grad]"
-            step.remade = f"{remade_optimizer(optimizer, trainable)}  # {groups_hint(optimizer)}"
+            step.remade = remade_optimizer(optimizer, trainable)
         step.named_groups = "param_names" in optimizer.param_groups[0]
         step.alarms = by_gravity([*self._book.read(step, observer.held()), *self._check_wiring(index)])
         for name, values in kept.items():

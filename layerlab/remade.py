@@ -63,6 +63,6 @@ def remade_optimizer(optimizer: Optimizer, parameters: str) -> str:
     return remade(optimizer, parameters, known)
 
 
-def groups_hint(optimizer: Optimizer) -> str:
-    """What to say of the groups that `remade_optimizer` leaves to the user, for the comment on its line."""
-    return "[...]: your groups; " if len(optimizer.param_groups) > 1 else ""
+def groups_hint(call: str) -> str:
+    """What to say of the groups that such a call leaves to the user, for the comment on its line."""
+    return "[...]: your groups; " if "[...]" in call else ""

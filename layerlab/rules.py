@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from layerlab.record import Alarm, Level, Reason, Step, TensorStep
+from layerlab.remade import groups_hint
 
 
 @dataclass(slots=True)
@@ -110,7 +111,7 @@ def _not_replayed(step: Step) -> tuple[str, str]:
         + (f" ({step.note})" if step.note else "")
         + "; it may keep one history for all its parameters, as LBFGS does"
     )
-    return why, f"optimizer = {step.remade}anew, after freezing"
+    return why, f"optimizer = {step.remade}  # {groups_hint(step.remade)}anew, after freezing"
 
 
 def _stale_gradient(step: Step, t: TensorStep, past: Past) -> Alarm | None:

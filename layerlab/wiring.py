@@ -130,10 +130,10 @@ def _layer_replaced(
     if not names and len(foreign) == sum(len(g["params"]) for g in optimizer.param_groups):
         what = "no tensor of this model"
         why = "it was built with the parameters of another one: of the model before it was made anew, perhaps"
+    call = remade_optimizer(optimizer, "model.parameters()")
     return Alarm(
         "layer-replaced", "alarm", where or f"optimizer {index}", step,
         f"{f'optimizer {index} ({kind})' if where else f'this {kind}'} holds {what}",
         f"{why}; trainable and in no optimizer: {new}",
-        f"optimizer = {remade_optimizer(optimizer, 'model.parameters()')}"
-        f"  # {groups_hint(optimizer)}build it after the last change to the model",
+        f"optimizer = {call}  # {groups_hint(call)}build it after the last change to the model",
     )  # fmt: skip

@@ -46,9 +46,10 @@ class Outcome:
     @property
     def failure(self) -> Failure | None:
         """The exception of the first rank that had one and did not merely suffer from the other."""
-        failed = [run for run in self.runs if run is not None and run.failure is not None]
         causes = [
-            (run.hung, run.failure.kind != DIED, run.rank, run.failure) for run in failed if run.failure
+            (run.hung, run.failure.kind != DIED, run.rank, run.failure)
+            for run in self.runs
+            if run is not None and run.failure is not None
         ]
         return min(causes)[-1] if causes else None
 
