@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -135,7 +135,7 @@ class Run:
         """
         return (epoch for epoch in self.steps(until) if epoch is not None)
 
-    def steps(self, until: int) -> Iterator[Epoch | None]:
+    def steps(self, until: int) -> Generator[Epoch | None, None, None]:
         """The same, a step of the optimizer at a time: None for each, then the epoch once it has ended.
 
         Between two of them other code may run, draw random numbers, or wait as long as it likes; it may not
@@ -195,12 +195,13 @@ class Run:
             if self.test is not None and (last or number % self.test_every == 0):
                 score = evaluate(self.model, self.test, device=self.device)
                 test_loss, test_accuracy = score.loss, score.accuracy
+            loss, accuracy = tally.means(len(self.train))
+            epoch = Epoch(number, loss, accuracy, test_loss, test_accuracy, lrs, tally.seconds)
+            self.history.append(epoch)
         except BaseException:
             self._go_to(before)
+            del self.history[number - 1 :]
             raise
-        loss, accuracy = tally.means(len(self.train))
-        epoch = Epoch(number, loss, accuracy, test_loss, test_accuracy, lrs, tally.seconds)
-        self.history.append(epoch)
         if self.save_to is not None:
             save(self.save_to, self._state())
         yield epoch

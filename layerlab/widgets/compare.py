@@ -16,7 +16,7 @@ from layerlab.show import Shown, describe_steps
 from layerlab.show.beside import DIFFERS, SIDES, describe_beside
 from layerlab.show.page import Cell, Column, Description, Row, Table
 from layerlab.widgets.base import in_words
-from layerlab.widgets.settings import RUNNING, Options, Settings, Values, options
+from layerlab.widgets.settings import INTERRUPTED, RUNNING, Options, Settings, Values, options
 from layerlab.widgets.sharing import write_state
 
 TRIAL: dict[str, Values] = {
@@ -27,7 +27,6 @@ TRIAL: dict[str, Values] = {
     "weight_decay": {"0": 0.0, "0.01": 0.01},
 }
 """The settings of `layerlab.experiments.freeze_trial.freeze_trial` to choose from."""
-INTERRUPTED = "interrupted: change a setting to run again"
 START = "optimizer=AdamW;zero_grad=zeros/None;freezing=requires_grad"
 """Where its comparison starts: a layer frozen by its flag, held by None and moved by zeros."""
 
@@ -169,21 +168,22 @@ class Compare(Settings):
     # -- the runs ----------------------------------------------------------------------------------------
 
     def _redraw(self) -> None:
-        self._view.value = RUNNING  # an old result beside new settings would be a false one
         self.results, self.errors = {}, {}
-        for name, (left, right) in self._chosen().items():
-            self._marks[name].value = f'<strong title="differs">{DIFFERS}</strong>' if left != right else ""
-            self._remarks[name].value = f"<small>{escape(printable(self._remark(name)))}</small>"
         try:
+            self._view.value = RUNNING  # an old result beside new settings would be a false one
+            for name, (left, right) in self._chosen().items():
+                mark = f'<strong title="differs">{DIFFERS}</strong>' if left != right else ""
+                self._marks[name].value = mark
+                self._remarks[name].value = f"<small>{escape(printable(self._remark(name)))}</small>"
             for side in SIDES:
                 try:
                     self.results[side] = self._steps_of(side)
                 except Exception as error:  # the other side still runs; it is raised below
                     self.errors[side] = error
+            self._view.value = self._result_html()
         except KeyboardInterrupt:
-            self._view.value = f'<p role="status">{INTERRUPTED}</p>'
+            self._view.value = INTERRUPTED
             raise
-        self._view.value = self._result_html()
         if self.errors:
             raise next(iter(self.errors.values()))
 

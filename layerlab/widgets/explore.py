@@ -10,7 +10,7 @@ import ipywidgets
 
 from layerlab.ledger import Ledger
 from layerlab.widgets.base import shown_errors
-from layerlab.widgets.settings import RUNNING, Options, Settings, Values
+from layerlab.widgets.settings import INTERRUPTED, RUNNING, Options, Settings, Values
 from layerlab.widgets.step_view import StepView
 
 
@@ -82,10 +82,10 @@ class Explore(Settings):
             self._set({name: [label] for name, label in labels.items()})
 
     def _redraw(self) -> None:
-        self._view.value = RUNNING  # an old result beside new settings would be a false one
-        self.result = None
-        opened = self._close_live()
+        said, self.result = "", None
         try:
+            self._view.value = RUNNING  # an old result beside new settings would be a false one
+            opened = self._close_live()
             result = self._run(**self.settings)
             if not hasattr(result, "_repr_html_"):
                 name = getattr(self._run, "__name__", "run")
@@ -100,9 +100,12 @@ class Explore(Settings):
             else:
                 self._view.value = result._repr_html_()
             self.result = result
+        except KeyboardInterrupt:
+            said = INTERRUPTED
+            raise
         finally:
             if self.result is None:  # it raised
-                self._view.value = ""
+                self._view.value = said
 
     def _close_live(self) -> str:
         """Take the view of the last ledger away; returns the tensor that was opened in it."""

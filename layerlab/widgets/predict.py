@@ -147,8 +147,8 @@ class Predict(Drawn):
         if self._run is None:
             self.stage = LOCKED
             return
-        self.stage = RUNNING
         try:
+            self.stage = RUNNING
             with shown_errors(self):
                 self.check(self._run())
         finally:

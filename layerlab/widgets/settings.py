@@ -17,6 +17,7 @@ Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 Options: TypeAlias = list[tuple[str, Any]]
 
 RUNNING = '<p role="status">running …</p>'
+INTERRUPTED = '<p role="status">interrupted: change a setting to run again</p>'
 
 
 class Settings(Shows):

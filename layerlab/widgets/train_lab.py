@@ -156,6 +156,8 @@ class TrainLab(Drawn):
             running_loop()
             run = self._add(values)
             self._in_turns.go()
+            if run.live:
+                run.state = "running"
             self._tell()
             return run
 
@@ -195,16 +197,21 @@ class TrainLab(Drawn):
             Values are given, and a run is live.
         """
         with shown_errors(self):
-            run = self._runs.live if self._runs.live is not None and not values else self._add(values)
             try:
+                run = self._runs.live if self._runs.live is not None and not values else self._add(values)
                 if run.live:
                     run.state = "running"
                 self._tell()
                 while run.live:
                     run.advance()
                     self._tell_now_and_then()
-            finally:
                 self._tell()
+            except Exception:
+                self._tell()
+                raise
+            except BaseException:  # an interrupt comes when it likes, not only within a step
+                self._rest()
+                raise
             return run
 
     async def done(self) -> LabRun | None:
@@ -257,7 +264,7 @@ class TrainLab(Drawn):
         return True
 
     def _rest(self) -> None:
-        """Nothing trains in the background any more: what runs waits for the next loop."""
+        """Nothing trains any more: what runs is paused."""
         if (run := self._runs.live) is not None and run.state == "running":
             run.state = "paused"
         self._tell()

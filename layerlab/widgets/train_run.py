@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
@@ -72,7 +72,7 @@ class LabRun:
         self.number, self.choice = number, choice
         self.setting, self.frozen_up_to = choice.setting, choice.frozen_up_to
         self.lr, self.per_class, self.seed = choice.lr, choice.per_class, choice.seed
-        self.state: State = "running"
+        self.state: State = "paused"
         self.until = work.recipe.epochs
         self.epochs: tuple[Epoch, ...] = tuple(work.run.history)
         self.step = 0
@@ -80,7 +80,7 @@ class LabRun:
         self.ratios: tuple[Ratios, ...] = ()
         self.error: Exception | None = None
         self._work: Transfer | None = work
-        self._steps: Iterator[Epoch | None] | None = None
+        self._steps: Generator[Epoch | None, None, None] | None = None
         self._threads = on_threads
         self._look_every = max(work.recipe.test_every, -(-self.until // LOOKS))
         if len(self.epochs) >= self.until:
@@ -113,47 +113,48 @@ class LabRun:
         work = self._work
         if work is None:
             raise RuntimeError(f"run {self.number} is {self.state}")
-        if self._steps is None:
-            self._steps = work.run.steps(self.until)
+        if len(self.epochs) < self.until:  # else it was interrupted just before its end
+            self._advance(work)
+        if len(self.epochs) >= self.until:
+            self._end("finished")
+
+    def _advance(self, work: Transfer) -> None:
+        steps = self._steps = self._steps or work.run.steps(self.until)
         try:
             with threads(self._threads) if self._threads else nullcontext():
-                epoch = self._watched(work, self._steps) if self._to_be_watched() else next(self._steps)
+                epoch = self._watched(work, steps) if self._to_be_watched() else next(steps)
+            if epoch is None:
+                self.step += 1
+            else:
+                self.steps_an_epoch, self.step = self.step, 0
+                self.epochs = tuple(work.run.history)
         except Exception as error:
             self.error = error
             self._end("failed")
             raise
         except BaseException:
+            steps.close()
             self._steps, self.step, self.state = None, 0, "paused"
+            self.epochs = tuple(work.run.history)
             raise
-        if epoch is None:
-            self.step += 1
-            return
-        self.steps_an_epoch, self.step = self.step, 0
-        self.epochs += (epoch,)
-        if len(self.epochs) >= self.until:
-            self._end("finished")
 
     def stop(self) -> None:
         """End it: the epoch that has not ended is undone, and what was frozen is released."""
         self._end("stopped")
 
     def _end(self, state: State) -> None:
-        work, steps = self._work, self._steps
-        self._work = self._steps = None
-        self.state, self.step = state, 0
-        try:
-            if steps is not None:
-                steps.close()  # type: ignore[attr-defined]  # it is a generator: puts the model back
-        finally:
-            if work is not None:
-                work.close()
+        if self._steps is not None:
+            self._steps.close()  # puts the model back
+        if self._work is not None:
+            self._work.close()
+        self._work, self._steps, self.state, self.step = None, None, state, 0
 
     def _to_be_watched(self) -> bool:
         number = len(self.epochs) + 1
         looked = bool(self.ratios) and self.ratios[-1].epoch == number  # before an interrupt
         return self.step == 0 and not looked and (number == 1 or number % self._look_every == 0)
 
-    def _watched(self, work: Transfer, steps: Iterator[Epoch | None]) -> Epoch | None:
+    def _watched(self, work: Transfer, steps: Generator[Epoch | None, None, None]) -> Epoch | None:
         with watch(work.model, work.optimizer, keep="none") as ledger:
             epoch = next(steps)
         if len(ledger):

@@ -10,8 +10,8 @@ import layerlab as ll
 from layerlab.experiments.freeze_trial import FREEZING, OPTIMIZERS, ZERO_GRAD, freeze_trial
 from layerlab.show import Shown
 from layerlab.show.beside import describe_beside
-from layerlab.widgets.compare import INTERRUPTED, Compare
-from layerlab.widgets.settings import RUNNING
+from layerlab.widgets.compare import Compare
+from layerlab.widgets.settings import INTERRUPTED, RUNNING
 
 H1 = "hidden_task1.weight"
 
@@ -287,7 +287,16 @@ def test_an_interrupted_run_is_said_and_the_next_change_runs_again():
     compare = Compare(run, start="lr=0.1", lr=[0.1, 0.2, 0.3])
     with pytest.raises(KeyboardInterrupt):
         compare.left["lr"].value = 0.2
-    assert compare._view.value == f'<p role="status">{INTERRUPTED}</p>'
+    assert compare._view.value == INTERRUPTED
     compare.left["lr"].value = 0.3
     assert "<table" in compare._view.value
+
+    def interrupt(change):
+        compare._marks["lr"].unobserve(interrupt, "value")
+        raise KeyboardInterrupt
+
+    compare._marks["lr"].observe(interrupt, "value")  # it comes before the first run
+    with pytest.raises(KeyboardInterrupt):
+        compare.left["lr"].value = 0.1
+    assert compare._view.value == INTERRUPTED
     compare.close()

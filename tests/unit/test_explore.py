@@ -6,7 +6,7 @@ import torch
 import layerlab as ll
 from layerlab.experiments.two_tasks import Network, task_step
 from layerlab.widgets.explore import Explore
-from layerlab.widgets.settings import RUNNING
+from layerlab.widgets.settings import INTERRUPTED, RUNNING
 
 
 def two_tasks(optimizer, set_to_none):
@@ -70,6 +70,21 @@ def test_a_run_that_fails_is_shown_and_raised_and_shows_no_old_result():
     explore.controls["lr"].value = 0.1
     assert explore._alert.value == ""
     assert explore.result is not None
+
+
+def test_an_interrupted_run_is_said_and_the_next_change_runs_again():
+    def run(lr):
+        if lr == 0.2:
+            raise KeyboardInterrupt
+        return ll.table([{"lr": lr}])
+
+    explore = Explore(run, lr=[0.1, 0.2, 0.3])
+    with pytest.raises(KeyboardInterrupt):
+        explore.controls["lr"].value = 0.2
+    assert explore._view.value == INTERRUPTED
+    assert explore.result is None
+    explore.controls["lr"].value = 0.3
+    assert "<table" in explore._view.value
 
 
 def test_a_setting_needs_a_choice():

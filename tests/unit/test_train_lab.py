@@ -1,7 +1,11 @@
 """The training lab: each run is bitwise the experiments' own, however it was started, held and ended."""
 
 import asyncio
+import gc
 import random
+import sys
+from collections.abc import Callable
+from linecache import getline
 from types import SimpleNamespace
 
 import pytest
@@ -10,8 +14,9 @@ from lab_net import LAYERS, STEPS, Bench, figures, fresh, is_left_alone, same, s
 
 import layerlab as ll
 from layerlab.experiments.settings import SETTINGS
+from layerlab.training import run as training_run
 from layerlab.training import threads
-from layerlab.widgets import cells
+from layerlab.widgets import cells, train_lab, train_run
 from layerlab.widgets.train_lab import TrainLab
 
 ACTS = ("start", "pause", "go on", "stop", "remove", "clear", *["step"] * 8)
@@ -161,6 +166,62 @@ def test_an_interrupt_pauses(bench, lab, monkeypatch):
     assert same(bench.models[0], model)
     assert figures(run.epochs) == figures(epochs)
     assert [look.epoch for look in run.ratios] == [1, 2, 4]
+
+
+def lines_of(work: Callable[[], object], stop_at: int | None = None) -> list[tuple[str, int]]:
+    """The lines of the lab's own files that this takes, in turn; before one of them it is interrupted."""
+    files = {module.__file__ for module in (train_lab, train_run, training_run)}
+    taken: list[tuple[str, int]] = []
+
+    def trace(frame, event, _):
+        if frame.f_code.co_filename not in files:
+            return None
+        if event == "line":
+            taken.append((frame.f_code.co_filename, frame.f_lineno))
+            if len(taken) - 1 == stop_at:
+                raise KeyboardInterrupt
+        return trace
+
+    before = sys.gettrace()
+    gc.disable()  # labs of before, when collected, take lines too
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(before)
+        gc.enable()
+    return taken
+
+
+def test_interrupted_before_any_line_it_is_paused_and_goes_on_as_if_it_had_not_been(monkeypatch):
+    """An interrupt comes when it likes: not only within a step."""
+    monkeypatch.setattr(train_lab, "QUIET", 0)  # else it hangs on the clock when the page is told
+    lab = TrainLab(Bench(), layers=LAYERS)
+    taken = lines_of(lambda: lab.train(setting="frozen"))
+    lab.close()
+    first = {line: taken.index(line) for line in set(taken)}
+    # Of a `with` only its first time: the next is on leaving it, before Python calls its __exit__.
+    last = {line: at for at, line in enumerate(taken) if not getline(*line).lstrip().startswith("with ")}
+    model, epochs = Bench().at_one_go("frozen")
+    seen = set()
+    for at in sorted({*first.values(), *last.values()}):
+        bench, where = Bench(), taken[at]
+        lab = TrainLab(bench, layers=LAYERS)
+        with pytest.raises(KeyboardInterrupt):
+            lines_of(lambda lab=lab: lab.train(setting="frozen"), at)
+        state = [run.state for run in lab.runs]
+        assert state in ([], ["paused"], ["finished"]), where
+        seen |= set(state)
+        if state != ["finished"]:
+            assert lab.going.get("state") in (None, "paused"), where
+            assert lab.train(**({} if state else {"setting": "frozen"})).state == "finished", where
+        (run,) = lab.runs
+        assert same(bench.models[-1], model), where
+        assert figures(run.epochs) == figures(epochs), where
+        assert is_left_alone(bench.models[-1]), where
+        assert (lab.going, [page["state"] for page in lab.ended]) == ({}, ["finished"]), where
+        lab.close()
+    assert seen == {"paused", "finished"}
 
 
 def test_a_loop_that_ends_leaves_a_paused_run(bench, lab):
