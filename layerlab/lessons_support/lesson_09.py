@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import torch
@@ -32,17 +30,6 @@ from layerlab.show.words import cut
 
 SIGNS = {WORKS: "✓", ERROR: "✗", HANGS: "∞", APART: "≠", MOVED: "!"}
 _IDLE = ("hidden_task2.weight", "hidden_task1.weight")
-
-
-def code_of(function: Callable[..., Any]) -> str:
-    """Give a function's source as a learner would write it: no docstring, no type hints in its head."""
-    body = inspect.getsource(function).rstrip().partition(" -> None:\n")[2]
-    body = re.sub(r'^ +""".*"""\n', "", body)
-    parameters = ", ".join(
-        name if one.default is one.empty else f"{name}={one.default!r}"
-        for name, one in inspect.signature(function).parameters.items()
-    )
-    return f"def {function.__name__}({parameters}):\n{body}"
 
 
 def verdict_words() -> Shown:

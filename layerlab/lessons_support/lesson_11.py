@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import functools
-import inspect
-import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,13 +21,6 @@ from layerlab.show import Shown, table
 from layerlab.training.machine import Chance
 
 EPOCHS = 9
-
-
-def code_of(function: Callable[..., Any]) -> str:
-    """Give a function's source as a learner would write it: no docstring, no hint at what it returns."""
-    lines = inspect.getsource(function).rstrip().splitlines()
-    kept = [line for line in lines if not line.strip().startswith('"""')]
-    return re.sub(r"\) -> \w+:", "):", "\n".join(kept))
 
 
 # -- a patient, repaired

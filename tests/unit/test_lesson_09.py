@@ -8,7 +8,6 @@ from layerlab.experiments.distributed.variants import VARIANTS, Variant
 from layerlab.lessons_support import lesson_09
 from layerlab.lessons_support.lesson_09 import (
     check_both_ranks,
-    code_of,
     errors_table,
     exercise,
     judge,
@@ -18,6 +17,7 @@ from layerlab.lessons_support.lesson_09 import (
     steps_of,
     ways,
 )
+from layerlab.lessons_support.shown_code import code_of
 
 pytestmark = pytest.mark.skipif(not dist.is_available() or not dist.is_gloo_available(), reason="needs gloo")
 

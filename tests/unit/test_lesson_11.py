@@ -14,8 +14,9 @@ from torch.optim import SGD
 from layerlab.auditing import CODES, audit
 from layerlab.ledger import watch
 from layerlab.lessons_support import patients
-from layerlab.lessons_support.lesson_11 import LESSON_OF, code_of, codes_table
+from layerlab.lessons_support.lesson_11 import LESSON_OF, codes_table
 from layerlab.lessons_support.patients import PATIENTS, five, healthy, pretrained, x, y
+from layerlab.lessons_support.shown_code import code_of
 from layerlab.lessons_support.two_witnesses import side_by_side
 
 LESSONS = Path(__file__).resolve().parents[2] / "lessons"
