@@ -205,6 +205,8 @@ class Step(Mapping[str, TensorStep]):
     """The call that would build its optimizer anew, for what is trainable; where a cure needs it."""
     named_groups: bool = False
     """Whether the optimizer's groups keep the names of their parameters: then it wants names of new ones."""
+    scheduled: bool = False
+    """Whether a scheduler was built on the optimizer: its groups keep an ``initial_lr`` then."""
 
     def __getitem__(self, name: str) -> TensorStep:
         found = self.tensors.get(name)

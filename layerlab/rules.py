@@ -157,11 +157,20 @@ def _left_frozen(step: Step, t: TensorStep, past: Past) -> Alarm | None:
 def _woken(step: Step, t: TensorStep, past: Past) -> Alarm | None:
     if not (past.lr_was_zero_alone and t.lr and t.moved) or t.optimizer != step.optimizer:
         return None
+    what = f"frozen by lr = 0, but its group's lr is now {t.lr:.2g}: it moved"
+    freeze = f"{path(t.name)}.requires_grad_(False); {path(t.name)}.grad = None"
+    if not step.scheduled:
+        return _alarm(
+            "woken", step, t, what,
+            "no scheduler was built on this optimizer: other code set the lr of its group, to release it or "
+            "as a schedule written by hand",
+            f"{freeze}  # if it was to stay frozen: no lr can wake it then",
+            level="notice",
+        )  # fmt: skip
     return _alarm(
-        "woken", step, t,
-        f"frozen by lr = 0, but its group's lr is now {t.lr:.2g}: it moved",
+        "woken", step, t, what,
         "a scheduler rewrote the lr of its group (cosine with eta_min, warm restarts, OneCycle, Cyclic do)",
-        f"{path(t.name)}.requires_grad_(False); {path(t.name)}.grad = None  # a schedule cannot wake it",
+        f"{freeze}  # a schedule cannot wake it",
     )  # fmt: skip
 
 

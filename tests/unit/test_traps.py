@@ -448,7 +448,30 @@ def test_schedulers_over_a_group_with_lr_zero(kind):
         return
     assert ledger[-1]["body.weight"].reason is Reason.GRADIENT
     alarm = alarm_of(ledger, "woken", "body.weight")
+    assert (alarm.level, "a scheduler rewrote" in alarm.cause) == ("alarm", True)
     assert "model.body.weight.requires_grad_(False)" in alarm.cure
+
+
+def test_no_scheduler_is_blamed_where_a_group_was_released_by_hand():
+    net = TwoBranches()
+    optimizer = OPTIM.SGD(
+        [{"params": net.body.parameters(), "lr": 0.0}, {"params": net.left.parameters()}], lr=0.1
+    )
+    with watch(net, optimizer) as ledger:
+        for lr in (0.0, 0.0, 0.1):
+            optimizer.param_groups[0]["lr"] = lr
+            optimizer.zero_grad()
+            backward(net)
+            optimizer.step()
+    alarm = alarm_of(ledger, "woken", "body.weight")
+    assert (alarm.level, alarm.step) == ("notice", 2)
+    assert alarm.cause.startswith("no scheduler was built on this optimizer")
+    exec(alarm.cure, {"model": net})
+    before = bits(net.body.weight)
+    optimizer.zero_grad()
+    backward(net)
+    optimizer.step()
+    assert torch.equal(before, bits(net.body.weight))
 
 
 def test_a_warm_up_from_zero_is_no_alarm():
