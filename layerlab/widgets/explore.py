@@ -126,14 +126,14 @@ class Explore(Settings):
     def _control(self, name: str, choices: Options, side: str) -> ipywidgets.Widget:
         """Buttons for a few values, a menu for many; the label beside it either way."""
         few = len(choices) < 4
-        side_by_side = {"display": "flex", "flex_flow": "row wrap", "align_items": "baseline"} if few else {}
-        return (ipywidgets.ToggleButtons if few else ipywidgets.Dropdown)(
+        control = (ipywidgets.ToggleButtons if few else ipywidgets.Dropdown)(
             options=choices,
             value=choices[0][1],
             description=name,
             tooltip=name,
-            style={"description_width": "9em", "button_width": "auto"}
-            if few
-            else {"description_width": "9em"},
-            layout=ipywidgets.Layout(width="98%" if few else "min(36em, 98%)", **side_by_side),
+            style={"description_width": self._label_width, **({"button_width": "auto"} if few else {})},
+            layout=ipywidgets.Layout(width="98%" if few else "min(36em, 98%)"),
         )
+        if few:
+            control.add_class("widget-inline-hbox")  # as a menu has it: the label stands beside
+        return control

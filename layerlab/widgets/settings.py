@@ -16,6 +16,8 @@ Values: TypeAlias = Sequence[Any] | Mapping[str, Any]
 """The values of a setting to choose from; a mapping gives them labels."""
 Options: TypeAlias = list[tuple[str, Any]]
 
+LONGEST = 32
+"""Characters of a setting's name that are shown at most."""
 RUNNING = '<p role="status">running …</p>'
 INTERRUPTED = '<p role="status">interrupted: change a setting to run again</p>'
 
@@ -36,6 +38,7 @@ class Settings(Shows):
         self._options = {name: options(name, values) for name, values in settings.items()}
         if not self._options:
             raise ValueError("give the settings to choose from, such as optimizer=['SGD', 'Adam']")
+        self._label_width = f"{max(12, *(min(len(name), LONGEST) for name in self._options))}ch"
         self._sides = {
             side: {name: self._control(name, these, side) for name, these in self._options.items()}
             for side in sides
@@ -48,6 +51,7 @@ class Settings(Shows):
             description="set all to",
             tooltip="a state that somebody copied: sets all controls at once",
             continuous_update=False,
+            style={"description_width": self._label_width},
             layout=ipywidgets.Layout(width="min(36em, 98%)"),
         )
         self._share = ipywidgets.VBox([self._copy, self._paste])
