@@ -41,6 +41,9 @@ SETTINGS = {
     "@jupyterlab/notebook-extension/tracker": {"windowingMode": "none"},
 }
 
+# Each page would have the server look for half a second whether JupyterLab has to be built anew.
+SERVER = {"ServerApp": {"tornado_settings": {"page_config_data": {"buildCheck": False}}}}
+
 # What a reader sees when a widget cannot be shown, or when its callback raised.
 FAILURES = re.compile(
     r"model not found|error (?:displaying|creating) widget|failed to load model class"
@@ -48,12 +51,15 @@ FAILURES = re.compile(
     re.IGNORECASE,
 )
 
+# An address that ends in the notebook's path opens it too, but only after a second of waiting.
+OPEN = """async (path) => {
+    await window.jupyterapp.restored;
+    await window.jupyterapp.commands.execute('docmanager:open', {path});
+}"""
+
 # "idle" is shown before the session is attached, and a run is then lost: wait for the kernel's own answer.
 WAIT_UNTIL_READY = """async () => {
-    const app = window.jupyterapp;
-    await app.restored;
-    while (!app.shell.currentWidget?.sessionContext) await new Promise(next => setTimeout(next, 50));
-    const panel = app.shell.currentWidget;
+    const panel = window.jupyterapp.shell.currentWidget;
     await panel.context.ready;
     await panel.sessionContext.ready;
     await panel.sessionContext.session.kernel.info;
@@ -117,7 +123,7 @@ WITHIN = """(argument) => Promise.race([
 class Lesson:
     """One notebook, open in JupyterLab in a page of its own."""
 
-    def __init__(self, page: Page, url: str) -> None:
+    def __init__(self, page: Page, url: str, path: str) -> None:
         self.page = page
         self.is_dark = False
         self.console_errors: list[str] = []
@@ -131,6 +137,7 @@ class Lesson:
         page.on("websocket", lambda socket: self._note_request(socket.url))
         page.goto(url)
         page.wait_for_function("() => window.jupyterapp")
+        self.evaluate(OPEN, path)
         self.evaluate(WAIT_UNTIL_READY)
 
     def _note_request(self, url: str) -> None:
@@ -234,8 +241,9 @@ class Lab:
         """
         size = {"width": width, "height": height}
         page = self.browser.new_page(viewport=size, device_scale_factor=scale)
-        # With ?reset, no page sees what an earlier one left open.
-        lesson = Lesson(page, f"{self.address}/lab/tree/{name}?token={self.token}&reset")
+        # In a workspace of its own, no page sees what an earlier one left open.
+        workspace = f"{self.address}/lab/workspaces/{secrets.token_hex(8)}"
+        lesson = Lesson(page, f"{workspace}?token={self.token}", name)
         try:
             yield lesson
         finally:
@@ -282,6 +290,7 @@ def serve(notebooks: Path, private: Path) -> Iterator[Lab]:
     for folder in folders.values():
         folder.mkdir(parents=True)
     write_settings(folders["JUPYTERLAB_SETTINGS_DIR"])
+    (folders["JUPYTER_CONFIG_DIR"] / "jupyter_server_config.json").write_text(json.dumps(SERVER))
     command = [
         *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
         *("--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--ServerApp.root_dir={notebooks}"),
