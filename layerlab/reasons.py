@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from layerlab.compare import as_real, grad_state, same_bits
 from layerlab.group_options import lr_of
 from layerlab.record import Parts, Reason
 from layerlab.replay import NeedsClosure, Replay, Sample, Without, sampled_grad, widen
+
+_Way: TypeAlias = tuple[object, ...]
 
 SAMPLE = 4096
 """Elements replayed of a larger tensor: enough for a cause, cheap beside the step itself."""
@@ -72,14 +75,15 @@ class Explainer:
         Any optimizer with PyTorch's interface.
     elements
         How many elements of a larger tensor to replay; None replays every tensor whole. A sample is only
-        trusted where the optimizer works element by element, which is tried out first; otherwise (Muon,
-        Adafactor, LARS) tensors are replayed whole.
+        trusted where the optimizer works element by element, which is tried out first, for tensors of each
+        number of dimensions and each way that a group asks for; otherwise (Muon, Adafactor, LARS) tensors
+        are replayed whole.
     """
 
     def __init__(self, optimizer: Optimizer, elements: int | None = SAMPLE) -> None:
         self._optimizer = optimizer
         self._elements = elements
-        self._elementwise: bool | None = None
+        self._elementwise: dict[_Way, bool] = {}
         self._together: bool | None = None
 
     def explain(self, parameters: Sequence[Tensor]) -> tuple[dict[int, Verdict], str]:
@@ -100,10 +104,12 @@ class Explainer:
         if not parameters:
             return {}, ""
         try:
-            samples = [self._sample(optimizer, p) for p in parameters]
-            if self._elementwise and self._together is None:
+            ways = {id(p): _way(group) for group in optimizer.param_groups for p in group["params"]}
+            samples = [self._sample(optimizer, p, ways[id(p)]) for p in parameters]
+            some_sampled = any(self._elementwise.values())
+            if some_sampled and self._together is None:
                 self._together = _go_together(optimizer, samples)
-            verdicts = _verdicts(optimizer, samples, bool(self._elementwise and self._together))
+            verdicts = _verdicts(optimizer, samples, bool(some_sampled and self._together))
             # What a sample cannot settle (it stays, or not by its gradient) is asked of the whole.
             settled = (Reason.GRADIENT, Reason.LR_ZERO)
             doubtful = [v.sample for v in verdicts if v.sample.block and v.reason not in settled]
@@ -117,16 +123,16 @@ class Explainer:
 
     def distrust_samples(self) -> None:
         """Replay every tensor whole from now on: a sample's replay was not what the step gave."""
-        self._elementwise = False
+        self._elements, self._elementwise = None, {}
 
-    def _sample(self, optimizer: Optimizer, parameter: Tensor) -> Sample:
-        gradient = parameter.grad
+    def _sample(self, optimizer: Optimizer, parameter: Tensor, way: _Way) -> Sample:
+        gradient, kind = parameter.grad, (*way, parameter.dim())
         if (
             self._elements is None
             or gradient is None
             or gradient.is_sparse
             or parameter.numel() <= self._elements
-            or self._elementwise is False
+            or self._elementwise.get(kind) is False
         ):
             return Sample(parameter)
         size = self._elements
@@ -135,9 +141,14 @@ class Explainer:
             flat = Sample(parameter, slice(None)).of(gradient)
             start = min(int(flat.abs().argmax()) // 64 * 64, max(parameter.numel() - size, 0))
             sample = Sample(parameter, slice(start, start + size))
-        if self._elementwise is None:
-            self._elementwise = _is_elementwise(optimizer, sample)
-        return sample if self._elementwise else Sample(parameter)
+        if kind not in self._elementwise:
+            self._elementwise[kind] = _is_elementwise(optimizer, sample)
+        return sample if self._elementwise[kind] else Sample(parameter)
+
+
+def _way(group: dict[str, Any]) -> _Way:
+    """What may choose another algorithm for a group: its flags and words, not its numbers."""
+    return tuple((name, value) for name, value in group.items() if isinstance(value, (bool, str)))
 
 
 def _is_elementwise(optimizer: Optimizer, sample: Sample) -> bool:

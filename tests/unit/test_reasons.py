@@ -253,6 +253,39 @@ def test_a_sample_of_a_large_tensor_gives_the_reason_of_the_whole(optimizer_for)
     assert sampled[0]["0.weight"].parts.sampled == elementwise
 
 
+class Hybrid(OPTIM.Optimizer):
+    """Element by element, but for groups or for matrices that are to be stepped as a whole."""
+
+    def __init__(self, params, *, lr):
+        super().__init__(params, {"lr": lr, "whole": False, "matrices_whole": False})
+
+    @torch.no_grad()
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                whole = group["whole"] or (group["matrices_whole"] and p.dim() == 2)
+                p.sub_(p.grad / p.grad.norm() if whole else p.grad, alpha=group["lr"])
+
+
+@pytest.mark.parametrize("option", ["whole", "matrices_whole"])
+def test_a_sample_is_trusted_for_each_way_of_stepping_alone(option):
+    """Had the first tensor settled it for all, the first step of the last would have had no reason."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.LayerNorm(100), nn.Linear(100, 20, bias=False))
+    groups = [{"params": net[0].parameters()}, {"params": net[1].parameters(), "whole": True}]
+    if option == "matrices_whole":
+        groups = [{"params": net.parameters(), "matrices_whole": True}]
+    optimizer = Hybrid(groups, lr=0.1)
+    with watch(net, optimizer, explain=64) as ledger:
+        for _ in range(2):
+            optimizer.zero_grad()
+            net(torch.randn(2, 100)).square().mean().backward()
+            optimizer.step()
+    for step in ledger:
+        assert {t.reason for t in step.values()} == {Reason.GRADIENT}
+        assert [t.parts.sampled for t in step.values()] == [True, True, False]
+
+
 def test_below_resolution_is_told_from_zero():
     net = nn.Linear(2, 2, bias=False)
     with torch.no_grad():
