@@ -143,11 +143,20 @@ class LabRun:
         self._end("stopped")
 
     def _end(self, state: State) -> None:
-        if self._steps is not None:
-            self._steps.close()  # puts the model back
-        if self._work is not None:
-            self._work.close()
-        self._work, self._steps, self.state, self.step = None, None, state, 0
+        try:
+            try:
+                if self._steps is not None:
+                    self._steps.close()  # puts the model back
+            finally:
+                if self._work is not None:
+                    self._work.close()
+        except Exception:
+            self._mark(state)
+            raise
+        self._mark(state)  # last: after an interrupt in the lines above it can be ended once more
+
+    def _mark(self, ended: State) -> None:
+        self._work, self._steps, self.state, self.step = None, None, ended, 0
 
     def _to_be_watched(self) -> bool:
         number = len(self.epochs) + 1

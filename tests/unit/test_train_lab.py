@@ -14,6 +14,7 @@ from lab_net import LAYERS, STEPS, Bench, figures, fresh, is_left_alone, same, s
 
 import layerlab as ll
 from layerlab.experiments.settings import SETTINGS
+from layerlab.experiments.transfer import Transfer
 from layerlab.training import run as training_run
 from layerlab.training import threads
 from layerlab.widgets import cells, train_lab, train_run
@@ -379,6 +380,24 @@ def test_a_remove_of_the_live_run_from_the_page_is_refused(lab):
         assert lab.runs[0].state == "running"
         with pytest.raises(ValueError, match="TrainLab knows choose, start, pause"):
             lab._heard({"do": "dance"})
+
+    asyncio.run(work())
+
+
+def test_a_run_that_cannot_be_released_has_ended_all_the_same(bench, lab, monkeypatch):
+    def refuse(self):
+        raise ArithmeticError("the groups were rearranged")
+
+    async def work():
+        run = lab.start(setting="frozen")
+        await steps(4)
+        with monkeypatch.context() as patched:
+            patched.setattr(Transfer, "close", refuse)
+            with pytest.raises(ArithmeticError, match="rearranged"):
+                lab.stop()
+        assert (run.state, run.live) == ("stopped", False)
+        assert lab.error == "ArithmeticError: the groups were rearranged"
+        assert lab.start().number == 2
 
     asyncio.run(work())
 
