@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final, TypeAlias
 
+from torch.optim import Optimizer
+
 Group: TypeAlias = dict[str, Any]
 
 MEMBERS: Final = ("params", "param_names")
@@ -19,3 +21,8 @@ def lr_of(group: Group) -> float | None:
     """A group's learning rate as a number, or None if it has none."""
     lr = group.get("lr")
     return None if lr is None else float(lr)
+
+
+def has_scheduler(optimizer: Optimizer) -> bool:
+    """Whether a scheduler was built on an optimizer: each group keeps the lr that it began with then."""
+    return any("initial_lr" in group for group in optimizer.param_groups)

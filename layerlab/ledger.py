@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 
 from layerlab.alarms import AlarmBook, by_gravity
 from layerlab.called import by_the_user
+from layerlab.group_options import has_scheduler
 from layerlab.keeping import Keep, Keeper, Values
 from layerlab.observe import Observer
 from layerlab.reasons import SAMPLE
@@ -263,7 +264,7 @@ class Ledger(Sequence[Step]):
             trainable = "[p for p in model.parameters() if p.requires_grad]"
             step.remade = remade_optimizer(optimizer, trainable)
         step.named_groups = "param_names" in optimizer.param_groups[0]
-        step.scheduled = any("initial_lr" in group for group in optimizer.param_groups)
+        step.scheduled = has_scheduler(optimizer)
         step.alarms = by_gravity([*self._book.read(step, observer.held()), *self._check_wiring(index)])
         for name, values in kept.items():
             self._keeper.add(index, name, values)

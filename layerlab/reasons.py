@@ -104,7 +104,8 @@ class Explainer:
         if not parameters:
             return {}, ""
         try:
-            ways = {id(p): _way(group) for group in optimizer.param_groups for p in group["params"]}
+            groups = [(_way(group), group["params"]) for group in optimizer.param_groups]
+            ways = {id(p): way for way, members in groups for p in members}
             samples = [self._sample(optimizer, p, ways[id(p)]) for p in parameters]
             some_sampled = any(self._elementwise.values())
             if some_sampled and self._together is None:

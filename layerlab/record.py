@@ -206,7 +206,7 @@ class Step(Mapping[str, TensorStep]):
     named_groups: bool = False
     """Whether the optimizer's groups keep the names of their parameters: then it wants names of new ones."""
     scheduled: bool = False
-    """Whether a scheduler was built on the optimizer: its groups keep an ``initial_lr`` then."""
+    """Whether a scheduler was built on the optimizer."""
 
     def __getitem__(self, name: str) -> TensorStep:
         found = self.tensors.get(name)

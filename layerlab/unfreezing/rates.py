@@ -29,7 +29,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from layerlab.group_options import Group
+from layerlab.group_options import Group, has_scheduler
 from layerlab.names import listing
 
 Scheduler = LRScheduler | ReduceLROnPlateau
@@ -93,7 +93,7 @@ def check_unscheduled(optimizer: Optimizer) -> None:
     ValueError
         A group carries ``initial_lr``.
     """
-    if any("initial_lr" in group for group in optimizer.param_groups):
+    if has_scheduler(optimizer):
         raise ValueError(
             "a scheduler was built on this optimizer (its groups carry 'initial_lr'): give it to the plan, "
             "Unfreeze(model, optimizer, {...}, scheduler=scheduler). If it is no longer used, "

@@ -82,7 +82,7 @@ class Explore(Settings):
             self._set({name: [label] for name, label in labels.items()})
 
     def _redraw(self) -> None:
-        said, self.result = "", None
+        self.result = None
         try:
             self._view.value = RUNNING  # an old result beside new settings would be a false one
             opened = self._close_live()
@@ -100,12 +100,9 @@ class Explore(Settings):
             else:
                 self._view.value = result._repr_html_()
             self.result = result
-        except KeyboardInterrupt:
-            said = INTERRUPTED
+        except BaseException as error:
+            self._view.value = INTERRUPTED if isinstance(error, KeyboardInterrupt) else ""
             raise
-        finally:
-            if self.result is None:  # it raised
-                self._view.value = said
 
     def _close_live(self) -> str:
         """Take the view of the last ledger away; returns the tensor that was opened in it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Generator, Mapping
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,13 +143,12 @@ class LabRun:
         self._end("stopped")
 
     def _end(self, state: State) -> None:
+        if self._work is None:
+            return  # it has ended
         try:
-            try:
+            with closing(self._work):
                 if self._steps is not None:
                     self._steps.close()  # puts the model back
-            finally:
-                if self._work is not None:
-                    self._work.close()
         except Exception:
             self._mark(state)
             raise

@@ -1,5 +1,7 @@
 """The harness itself: what it must notice in a lesson, and that one lesson leaves nothing to the next."""
 
+from lab import SHUT_DOWN, WAIT_UNTIL_READY
+
 SLIDER = """
 import ipywidgets
 from IPython.display import display
@@ -35,6 +37,17 @@ def test_a_slider_moved_in_the_page_reaches_the_kernel_and_its_answer_the_page(l
         lesson.page.get_by_text("now 4").wait_for()
         assert lesson.kernel_eval("slider.value") == 4
         assert lesson.errors() == lesson.console_errors == lesson.outside_requests == []
+
+
+def test_the_address_of_a_notebook_opens_it(lab):
+    """As the command that opens the first lesson gives it; the other tests open theirs by a command."""
+    name = lab.write_notebook("by_address.ipynb", "1 + 1")
+    page = lab.browser.new_page()
+    page.goto(f"{lab.address}/lab/tree/{name}?token={lab.token}&reset")
+    page.wait_for_function("name => window.jupyterapp?.shell.currentWidget?.context?.path === name", arg=name)
+    page.evaluate(WAIT_UNTIL_READY)
+    page.evaluate(SHUT_DOWN)
+    page.close()
 
 
 def test_what_is_wrong_is_noticed(lab):

@@ -225,6 +225,12 @@ def test_interrupted_before_any_line_it_is_paused_and_goes_on_as_if_it_had_not_b
     assert seen == {"paused", "finished"}
 
 
+def test_a_run_that_has_ended_is_not_stopped_afterwards(lab):
+    run = lab.train(setting="frozen")
+    run.stop()
+    assert run.state == "finished"
+
+
 def test_a_loop_that_ends_leaves_a_paused_run(bench, lab):
     async def leave():
         lab.start(setting="scratch")
