@@ -38,7 +38,7 @@ class Settings(Shows):
         self._options = {name: options(name, values) for name, values in settings.items()}
         if not self._options:
             raise ValueError("give the settings to choose from, such as optimizer=['SGD', 'Adam']")
-        self._label_width = f"{min(max(12, *map(len, self._options)), LONGEST)}ch"
+        self._label_width = f"{min(max(10, *map(len, self._options)), LONGEST) + 2}ch"  # an m is wider
         self._sides = {
             side: {name: self._control(name, these, side) for name, these in self._options.items()}
             for side in sides
